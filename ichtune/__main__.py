@@ -1,0 +1,6 @@
+"""``python -m ichtune`` is ``ichtune``."""
+
+from ichtune.cli.main import run
+
+if __name__ == "__main__":
+    run()

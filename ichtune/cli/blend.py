@@ -1,0 +1,157 @@
+"""``ichtune blend``: combine the runs into one submission, and say honestly what it is worth."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ichtune.cli.console import note, result, result_json
+from ichtune.cli.options import DEFAULT_WORK, JsonOption, QuietOption, WorkOption
+
+if TYPE_CHECKING:
+    from ichtune.ensemble.blend import BlendResult
+    from ichtune.report.submission import SubmissionResult
+
+DEFAULT_ENSEMBLE = "demo"
+
+
+def blend(
+    work: WorkOption = DEFAULT_WORK,
+    ensemble: Annotated[
+        str, typer.Option(help="An ensemble file, or the name of a shipped one: demo, mean.")
+    ] = DEFAULT_ENSEMBLE,
+    out: Annotated[
+        Path | None, typer.Option(help="The CSV to write.", show_default="WORK/submission.csv")
+    ] = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Blend every trained run into one submission, scored cross-fitted by patient.
+
+    Writes blends/<blend_id>/, ladder.json and submission.csv into the workspace.
+
+    Example: ichtune blend --work ./ichtune-work --ensemble mean
+    """
+    from ichtune.ensemble.blend import run_blend
+    from ichtune.ensemble.spec import read_spec
+    from ichtune.report.submission import write_submission
+    from ichtune.shipped import find_yaml
+    from ichtune.workspace import Workspace
+
+    spec = read_spec(find_yaml(ensemble, "ensembles"))
+    workspace = Workspace(work)
+    blended = run_blend(workspace, spec)
+    submission = None
+    if len(blended.panel.test_image_ids):
+        submission = write_submission(workspace, blended.panel.test_image_ids, blended.p_test_TL, out)
+    _notes(blended, submission, quiet)
+    if as_json:
+        result_json(_as_json(blended, submission))
+    elif not quiet:
+        _show(blended, submission, work)
+
+
+def _as_json(blended: "BlendResult", submission: "SubmissionResult | None") -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {
+        "blend_id": blended.blend_id,
+        "ladder": blended.ladder,
+        "weights": blended.weights,
+        "differences": {name: asdict(interval) for name, interval in blended.differences.items()},
+        "members": [asdict(member) for member in blended.panel.members],
+        "collapsed": blended.panel.collapsed,
+        "unfinished": list(blended.panel.unfinished),
+        "submission": str(submission.path) if submission else None,
+        "n_rows": submission.n_rows if submission else 0,
+        "n_filled": submission.n_filled if submission else 0,
+        "filled": submission.filled if submission else {},
+    }
+
+
+def _notes(blended: "BlendResult", submission: "SubmissionResult | None", quiet: bool) -> None:
+    for recipe_id, kept in blended.panel.collapsed.items():
+        note(f"run {recipe_id} predicts exactly what {kept} does and was left out", quiet)
+    for recipe_id in blended.panel.unfinished:
+        note(
+            f"run {recipe_id} was left out: not every fold is trained, `ichtune train` continues it",
+            quiet,
+        )
+    if submission is None:
+        note("no unlabelled slices: no submission was written", quiet)
+    elif submission.n_filled:
+        reasons = ", ".join(f"{code} {n}" for code, n in submission.filled_by_reason.items())
+        named = ", ".join(list(submission.filled)[:5]) + (", ..." if submission.n_filled > 5 else "")
+        note(
+            f"{submission.n_filled} of {submission.n_slices} slices have no prediction and got the training "
+            f"rate of each label ({reasons}): {named}",
+            quiet,
+        )
+    if submission is not None and submission.n_unused:
+        note(
+            f"{submission.n_unused} predicted slices are not in the sample submission and were left out",
+            quiet,
+        )
+
+
+def _show(blended: "BlendResult", submission: "SubmissionResult | None", work: Path) -> None:
+    result(ladder_table(blended.ladder))
+    _show_weights(blended)
+    row = next(row for row in blended.ladder if row["name"] == "blend")
+    gain = blended.differences["best_single"]
+    result(
+        f"Cross-fitted loss {row['crossfit_loss']:.5f}, 95 % interval {_interval(row, 'crossfit')}; "
+        f"against the best single run {gain.estimate:+.5f}, {gain.low:+.5f} to {gain.high:+.5f}."
+    )
+    if row["expected_test_low"] is not None:
+        n_patients = blended.panel.n_test_patients
+        result(
+            f"On {n_patients} new patients like these: {_interval(row, 'expected_test')} in 95 of 100 cases."
+        )
+    if submission is not None:
+        result(f"Wrote {submission.path}: {submission.n_rows} rows, {submission.n_filled} slices filled.")
+    result(f"Next: ichtune report{_work_argument(work)}")
+
+
+def ladder_table(rows: list[dict[str, Any]]) -> Any:
+    """Return the ladder as a rich table."""
+    from rich.table import Table
+
+    table = Table(title="Weighted log loss, lower is better (95 % patient bootstrap)")
+    table.add_column("name", overflow="fold")
+    for column in ("out-of-fold", "cross-fitted", "interval", "expected on test", "test"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        table.add_row(
+            row["name"],
+            _figure(row["oof_loss"]),
+            _figure(row["crossfit_loss"]),
+            _interval(row, "crossfit"),
+            _interval(row, "expected_test"),
+            _figure(row["test_loss"]),
+        )
+    return table
+
+
+def _show_weights(blended: "BlendResult") -> None:
+    if blended.weights is None:
+        return
+    names = {member.recipe_id: member.name for member in blended.panel.members}
+    for recipe_id, by_label in blended.weights.items():
+        values = list(by_label.values())
+        shared = max(values) - min(values) < 1e-12
+        text = f"{values[0]:.3f}" if shared else ", ".join(f"{k} {v:.3f}" for k, v in by_label.items())
+        result(f"weight {text}  {names[recipe_id]} ({recipe_id})")
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.5f}"
+
+
+def _interval(row: dict[str, Any], prefix: str) -> str:
+    low, high = row.get(f"{prefix}_low"), row.get(f"{prefix}_high")
+    return "" if low is None or high is None else f"{low:.5f} to {high:.5f}"
+
+
+def _work_argument(work: Path) -> str:
+    return "" if work == DEFAULT_WORK else f" --work {work}"

@@ -1,0 +1,72 @@
+"""The seam for blenders: what every way of combining members must offer.
+
+Dimension key: M members, N slices, L labels in the order of ``ichtune.labels.LABELS``.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Self
+
+import numpy as np
+
+from ichtune.errors import DataError
+from ichtune.labels import LABELS
+from ichtune.metrics import check_probabilities
+
+
+class Blender(ABC):
+    """Combines the probabilities of M members into one; learned state ends in ``_``.
+
+    What every implementation keeps: predictions are probabilities in [0, 1]; hard 0 and 1, duplicated members
+    and a single member give finite results; row order does not matter; ``fit`` reads nothing but its
+    arguments, so that fitting on some folds and predicting another one is honest.
+    """
+
+    #: Weight of each member for each label, (M, L), columns summing to one; None before ``fit`` or where
+    #: there is none.
+    weights_: np.ndarray | None = None
+
+    @abstractmethod
+    def fit(self, p_MNL: np.ndarray, y_NL: np.ndarray, weight_N: np.ndarray | None = None) -> Self:
+        """Learn from out-of-fold predictions.
+
+        Args:
+            p_MNL: probabilities (M, N, L).
+            y_NL: labels (N, L), 0 or 1.
+            weight_N: weight of each slice (N,), at least 0; None weighs all alike.
+        """
+
+    @abstractmethod
+    def predict(self, p_MNL: np.ndarray) -> np.ndarray:
+        """Combine probabilities (M, N, L), members in the order of ``fit``: float64 (N, L) in [0, 1]."""
+
+
+def check_members(p_MNL: np.ndarray, n_members: int | None = None) -> None:
+    """Raise ``DataError`` unless the shape is (M >= 1, N, L), of ``n_members`` where given."""
+    if p_MNL.ndim != 3 or p_MNL.shape[0] == 0 or p_MNL.shape[2] != len(LABELS):
+        raise DataError(f"members must have shape (M, N, {len(LABELS)}) with M at least 1, got {p_MNL.shape}")
+    if n_members is not None and p_MNL.shape[0] != n_members:
+        raise DataError(f"the blender was fitted on {n_members} members, got {p_MNL.shape[0]}")
+
+
+def check_fit(p_MNL: np.ndarray, y_NL: np.ndarray, weight_N: np.ndarray | None) -> np.ndarray:
+    """Check what ``fit`` was given and return the row weights: float64 (N,), summing to one.
+
+    Raises:
+        DataError: wrong shapes, no rows, values outside [0, 1], or row weights that are negative or all zero.
+    """
+    check_members(p_MNL)
+    n_rows = p_MNL.shape[1]
+    if y_NL.shape != p_MNL.shape[1:]:
+        raise DataError(f"labels must have shape {p_MNL.shape[1:]} as the members do, got {y_NL.shape}")
+    if n_rows == 0:
+        raise DataError("a blender cannot be fitted on no rows: check that image_ids overlap")
+    check_probabilities(y_NL, "labels")
+    for m, p_NL in enumerate(p_MNL):
+        check_probabilities(p_NL, f"member {m}")
+    if weight_N is None:
+        return np.full(n_rows, 1.0 / n_rows)
+    weights = np.asarray(weight_N, dtype=np.float64)
+    usable = weights.shape == (n_rows,) and bool(np.isfinite(weights).all() and (weights >= 0).all())
+    if not usable or weights.sum() <= 0:
+        raise DataError(f"row weights must be {n_rows} numbers of at least 0, not all 0, got {weight_N!r}")
+    return weights / weights.sum()

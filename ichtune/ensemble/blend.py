@@ -1,0 +1,148 @@
+"""Run a blend on a workspace: load the members, fit, score cross-fitted, and write ``blends/<blend_id>/``."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ichtune.ensemble.bootstrap import LEVEL, N_DRAWS, Interval, difference_interval
+from ichtune.ensemble.fitting import FittedBlend, crossfit_blend, fit_blend
+from ichtune.ensemble.ladder import BEST_SINGLE, BLEND, EQUAL_MEAN, PRIOR, Rung, build_rungs, ladder_rows
+from ichtune.ensemble.members import Panel, load_panel
+from ichtune.ensemble.spec import BlendSpec
+from ichtune.labels import LABELS
+from ichtune.metrics import per_label_log_loss, slice_losses
+from ichtune.tables import P_COLUMNS, PREDICTIONS, write_json, write_table
+from ichtune.workspace import Workspace
+
+#: Hexadecimal digits of a blend_id.
+ID_DIGITS = 12
+#: The fold that a blend's test predictions carry: they come from no single fold's model.
+ALL_FOLDS = -1
+
+
+@dataclass(frozen=True)
+class BlendResult:
+    """What a blend came to.
+
+    Attributes:
+        blend_id: hash of the specification, the members and their fold plan.
+        fitted: the blend fitted on all labelled slices, which predicts the test set.
+        panel: the members it was made from.
+        p_crossfit_NL: its cross-fitted predictions of the labelled slices.
+        p_test_TL: its predictions of the unlabelled slices ``panel.test_image_ids``.
+        ladder: the rows of ladder.json.
+        differences: cross-fitted loss of the blend minus that of another rung, by the rung's name; below 0 is
+            a gain.
+    """
+
+    blend_id: str
+    fitted: FittedBlend
+    panel: Panel
+    p_crossfit_NL: np.ndarray
+    p_test_TL: np.ndarray
+    ladder: list[dict[str, Any]]
+    differences: dict[str, Interval]
+
+    @property
+    def weights(self) -> dict[str, dict[str, float]] | None:
+        """Weight of each member for each label, by recipe_id; None for a blender without weights."""
+        weights_ML = self.fitted.weights(len(self.panel.members))
+        if weights_ML is None:
+            return None
+        return {
+            member.recipe_id: {label: float(w) for label, w in zip(LABELS, weight_L, strict=True)}
+            for member, weight_L in zip(self.panel.members, weights_ML, strict=True)
+        }
+
+
+def run_blend(workspace: Workspace, spec: BlendSpec) -> BlendResult:
+    """Blend the runs of a workspace; writes ``blends/<blend_id>/`` and ``ladder.json``.
+
+    Args:
+        workspace: a prepared workspace with trained runs.
+        spec: which members, and how.
+
+    Returns:
+        The fitted blend with its cross-fitted score.
+
+    Raises:
+        DataError, ConflictError, NothingUsableError: see ``load_panel``.
+    """
+    panel = load_panel(workspace, spec.recipe_ids)
+    fitted = fit_blend(spec, panel.p_MNL, panel.y_NL)
+    p_crossfit_NL = crossfit_blend(spec, panel.p_MNL, panel.y_NL, panel.fold_N)
+    blend_id = _blend_id(spec, panel)
+    rungs = build_rungs(panel, fitted.predict(panel.p_MNL), p_crossfit_NL, blend_id)
+    result = BlendResult(
+        blend_id=blend_id,
+        fitted=fitted,
+        panel=panel,
+        p_crossfit_NL=p_crossfit_NL,
+        p_test_TL=fitted.predict(panel.p_MTL),
+        ladder=ladder_rows(panel, rungs),
+        differences=_differences(panel, rungs),
+    )
+    _write(workspace, result)
+    return result
+
+
+def _blend_id(spec: BlendSpec, panel: Panel) -> str:
+    made_from = {
+        "spec": spec.to_dict(),
+        "members": [member.recipe_id for member in panel.members],
+        "fold_plan_hash": panel.fold_plan_hash,
+    }
+    text = json.dumps(made_from, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:ID_DIGITS]
+
+
+def _differences(panel: Panel, rungs: list[Rung]) -> dict[str, Interval]:
+    losses = {rung.name: slice_losses(panel.y_NL, rung.p_crossfit_NL) for rung in rungs}
+    return {
+        name: difference_interval(losses[BLEND], losses[name], panel.patient_N)
+        for name in (PRIOR, BEST_SINGLE, EQUAL_MEAN)
+    }
+
+
+def _write(workspace: Workspace, result: BlendResult) -> None:
+    folder, panel = workspace.layout.blends / result.blend_id, result.panel
+    recipe_ids = [member.recipe_id for member in panel.members]
+    inputs = {"fold_plan_hash": panel.fold_plan_hash, "recipe_id": result.blend_id, "members": recipe_ids}
+    oof = _frame(result.blend_id, panel.fold_N, panel.image_ids, result.p_crossfit_NL)
+    test = _frame(result.blend_id, ALL_FOLDS, panel.test_image_ids, result.p_test_TL)
+    write_table(oof, folder / "oof.parquet", PREDICTIONS, inputs)
+    write_table(test, folder / "test.parquet", PREDICTIONS, inputs)
+    write_json(_about(result), folder / "blend.json")
+    write_json(result.ladder, workspace.layout.ladder)
+
+
+def _about(result: BlendResult) -> dict[str, Any]:
+    panel = result.panel
+    gap = getattr(result.fitted.blender, "gap_", None)
+    return {
+        "blend_id": result.blend_id,
+        "spec": result.fitted.spec.to_dict(),
+        "fold_plan_hash": panel.fold_plan_hash,
+        "members": [asdict(member) for member in panel.members],
+        "chosen": [panel.members[m].recipe_id for m in result.fitted.chosen],
+        "collapsed": panel.collapsed,
+        "unfinished": list(panel.unfinished),
+        "weights": result.weights,
+        "duality_gap": gap if gap is None or np.isfinite(gap) else None,
+        "loss": next(row for row in result.ladder if row["name"] == BLEND),
+        "per_label": per_label_log_loss(panel.y_NL, result.p_crossfit_NL),
+        "differences": {name: asdict(interval) for name, interval in result.differences.items()},
+        "interval": {"level": LEVEL, "draws": N_DRAWS, "unit": "patient"},
+        "n_slices": len(panel.image_ids),
+        "n_test_slices": len(panel.test_image_ids),
+        "n_test_patients": panel.n_test_patients,
+    }
+
+
+def _frame(blend_id: str, fold: np.ndarray | int, image_ids: np.ndarray, p_NL: np.ndarray) -> pd.DataFrame:
+    frame = pd.DataFrame(p_NL, columns=list(P_COLUMNS))
+    return frame.assign(recipe_id=blend_id, fold=fold, image_id=image_ids)

@@ -1,0 +1,118 @@
+"""BlendSpec: which members are combined and how, read from an ``ensembles/*.yaml``."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from ichtune.ensemble.any_rules import ANY_RULES
+from ichtune.ensemble.blenders import create_blender
+from ichtune.errors import ConfigError, nearest
+from ichtune.metrics import CLIP
+
+SPEC_VERSION = 1
+#: The widest clip that still lets a prediction say anything: one part in twenty.
+MAX_CLIP = 0.05
+
+
+@dataclass(frozen=True)
+class BlendSpec:
+    """How to turn the runs of a workspace into one submission.
+
+    Attributes:
+        version: of the file's grammar.
+        members: ``all`` complete runs, ``{"top": k}`` by out-of-fold loss, or a list of recipe_ids.
+        blender: a name from ``ichtune.ensemble.blenders.BLENDERS``.
+        parameters: the blender's settings.
+        clip: blended probabilities are clipped to [clip, 1 - clip].
+        any_rule: a name from ``ichtune.ensemble.any_rules.ANY_RULES``.
+    """
+
+    version: int = SPEC_VERSION
+    members: str | Mapping[str, int] | tuple[str, ...] = "all"
+    blender: str = "convex"
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    clip: float = CLIP
+    any_rule: str = "none"
+
+    def __post_init__(self) -> None:
+        if self.version != SPEC_VERSION or isinstance(self.version, bool):
+            raise ConfigError(f"key 'version' must be {SPEC_VERSION}, got {self.version!r}")
+        object.__setattr__(self, "members", _members(self.members))
+        if not isinstance(self.blender, str):
+            raise ConfigError(f"key 'blender' must be a name, got {self.blender!r}")
+        if not isinstance(self.parameters, Mapping):
+            raise ConfigError(f"key 'parameters' must map settings to values, got {self.parameters!r}")
+        create_blender(self.blender, self.parameters)
+        real = isinstance(self.clip, int | float) and not isinstance(self.clip, bool)
+        if not (real and CLIP <= self.clip <= MAX_CLIP):
+            raise ConfigError(
+                f"key 'clip' must be a number between {CLIP:g} and {MAX_CLIP:g}, got {self.clip!r}"
+            )
+        if self.any_rule not in ANY_RULES:
+            raise ConfigError(
+                f"key 'any_rule': unknown value {self.any_rule!r}. {nearest(self.any_rule, ANY_RULES)}"
+            )
+
+    @property
+    def n_top(self) -> int | None:
+        """How many members to keep by out-of-fold loss; None keeps all."""
+        return self.members["top"] if isinstance(self.members, Mapping) else None
+
+    @property
+    def recipe_ids(self) -> tuple[str, ...] | None:
+        """The members named one by one; None takes every complete run."""
+        return self.members if isinstance(self.members, tuple) else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        plain = asdict(self)
+        plain["members"] = list(self.members) if isinstance(self.members, tuple) else self.members
+        return plain
+
+
+def read_spec(path: Path) -> BlendSpec:
+    """Read an ensemble file.
+
+    Raises:
+        ConfigError: unreadable YAML, an unknown key or a value that cannot be used; names the file and the
+            key.
+    """
+    try:
+        values = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read ensemble file {path}: {error}") from error
+    except YAMLError as error:
+        raise ConfigError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} must map keys to values, as in `blender: convex`, got {values!r}")
+    known = [f.name for f in fields(BlendSpec)]
+    for key in values:
+        if key not in known:
+            raise ConfigError(f"{path}: unknown key {key!r}. {nearest(key, known)}")
+    try:
+        return BlendSpec(**values)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def _members(value: Any) -> str | dict[str, int] | tuple[str, ...]:
+    if value == "all":
+        return "all"
+    if isinstance(value, Mapping):
+        if set(value) != {"top"}:
+            raise ConfigError(f"key 'members': a mapping must be {{top: k}}, got {dict(value)!r}")
+        n_top = value["top"]
+        if not isinstance(n_top, int) or isinstance(n_top, bool) or n_top < 1:
+            raise ConfigError(f"key 'members': top must be a whole number of at least 1, got {n_top!r}")
+        return {"top": n_top}
+    if isinstance(value, list | tuple) and value and all(isinstance(item, str) for item in value):
+        if len(set(value)) < len(value):
+            raise ConfigError(f"key 'members' names a run twice: {list(value)}")
+        return tuple(value)
+    raise ConfigError(
+        f"key 'members' must be `all`, `{{top: k}}` or a list of recipe_ids in quotes, got {value!r}"
+    )

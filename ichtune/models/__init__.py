@@ -1,0 +1,1 @@
+"""Networks: ours, and timm's by name."""

@@ -1,0 +1,1 @@
+"""What people read in the end: submission, scores, the HTML page."""

@@ -1,0 +1,142 @@
+"""The commands that make a workspace again, read from what it says about itself."""
+
+import json
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ichtune.ensemble.ladder import BLEND
+from ichtune.ensemble.spec import read_spec
+from ichtune.errors import DataError
+from ichtune.report.identities import identities_of
+from ichtune.report.json_files import read_json, read_json_object
+from ichtune.shipped import shipped_files
+from ichtune.workspace import Workspace
+
+PHANTOM_JSON = "phantom.json"
+
+
+def redo_commands(workspace: Workspace) -> tuple[list[str], list[str]]:
+    """Return what to type in the folder that holds the workspace, and notes on what is left open.
+
+    Paths inside that folder are written relative to it; identities in other paths are blanked out.
+    """
+    blend_spec = _blend_spec(workspace)
+    root = workspace.layout.root.resolve()
+    work = shlex.quote(root.name)
+    commands, notes = _prepare_commands(workspace, root)
+    for name, search in search_starts(workspace).items():
+        space = str(nested(search, "space", "name") or name)
+        named = "" if space == name else f" --name {shlex.quote(name)}"
+        options = f"{named}{_trials(workspace, name, search)}"
+        commands.append(f"ichtune search --space {shlex.quote(space)}{options} --work {work}")
+    commands += _train_commands(workspace, work)
+    if blend_spec is not None:
+        ensemble = _ensemble_name(blend_spec)
+        commands.append(f"ichtune blend --ensemble {ensemble or 'ENSEMBLE.yaml'} --work {work}")
+        if ensemble is None:
+            notes.append(f"ENSEMBLE.yaml is {json.dumps(dict(blend_spec), sort_keys=True)}")
+    if any(row.get("test_loss") is not None for row in _ladder(workspace)):
+        submission = shlex.quote(f"{root.name}/{workspace.layout.submission.name}")
+        commands.append(f"ichtune score {submission} --truth TRUTH.csv --ladder --work {work}")
+        notes.append("TRUTH.csv is the truth of the test set; a phantom's is truth.csv in its folder.")
+    return [*commands, f"ichtune report --work {work}"], notes
+
+
+def _train_commands(workspace: Workspace, work: str) -> list[str]:
+    """The winners of a search by number, any other run by its recipe."""
+    run_ids = workspace.run_ids()
+    tried = set(workspace.trials["recipe_id"]) if workspace.layout.trials.is_file() else set()
+    winners = [run_id for run_id in run_ids if run_id in tried]
+    others = [run_id for run_id in run_ids if run_id not in tried]
+    commands = [f"ichtune train --top {len(winners)} --work {work}"] if winners else []
+    return commands + [f"ichtune train --recipe RECIPE.yaml --work {work}  # {run_id}" for run_id in others]
+
+
+def _prepare_commands(workspace: Workspace, root: Path) -> tuple[list[str], list[str]]:
+    about = workspace.about
+    source = Path(str(about.get("source_dir") or "DICOM_DIR"))
+    inside = source.is_relative_to(root.parent)
+    shown = Path(identities_of(workspace).hide(str(source.relative_to(root.parent) if inside else source)))
+    folder = shlex.quote(str(shown))
+    commands, notes = [], []
+    if about.get("generated"):
+        spec = (read_json_object(source / PHANTOM_JSON, "phantom") or {}).get("spec")
+        options = _phantom_options(spec or {})
+        commands.append(f"ichtune phantom {folder}{options}")
+        if not spec:
+            notes.append("The phantom's own settings are not known here: its folder is gone.")
+    commands.append(f"ichtune prepare {folder}{_labels_option(about, shown)} --out {shlex.quote(root.name)}")
+    size, k, seed = about.get("size_px"), about.get("k"), about.get("seed")
+    commands[-1] += f" --size {'native' if size is None else size}"
+    commands[-1] += (f" --folds {k}" if k else "") + (f" --seed {seed}" if seed is not None else "")
+    return commands, notes
+
+
+def _labels_option(about: Mapping[str, Any], shown: Path) -> str:
+    name = (about.get("labels_csv") or {}).get("name")
+    if not name:
+        return ""
+    return f" --labels {shlex.quote(str(shown / name) if about.get('generated') else name)}"
+
+
+def _phantom_options(spec: Mapping[str, Any]) -> str:
+    flags = {
+        "n_patients": "--patients",
+        "size_px": "--size",
+        "difficulty": "--difficulty",
+        "seed": "--seed",
+        "test_fraction": "--test-fraction",
+    }
+    return "".join(f" {flag} {spec[key]}" for key, flag in flags.items() if key in spec)
+
+
+def _trials(workspace: Workspace, name: str, search: Mapping[str, Any]) -> str:
+    """Name the number of trials where it is not the space's own."""
+    if not workspace.layout.trials.is_file():
+        return ""
+    n_trials = int((workspace.trials["search"] == name).sum())
+    return "" if n_trials == nested(search, "space", "search", "trials") else f" --trials {n_trials}"
+
+
+def _ensemble_name(spec: Mapping[str, Any]) -> str | None:
+    """Return the shipped ensemble that says the same; None where none does."""
+    wanted = _canonical(spec)
+    shipped = shipped_files("ensembles").items()
+    return next((name for name, path in shipped if _canonical(read_spec(path).to_dict()) == wanted), None)
+
+
+def _canonical(spec: Mapping[str, Any]) -> str:
+    return json.dumps(dict(spec), sort_keys=True, default=str)
+
+
+def search_starts(workspace: Workspace) -> dict[str, dict[str, Any]]:
+    """Return what each search was started with: the first line of its ledger."""
+    found = {}
+    for path in sorted(workspace.layout.searches.glob("*/ledger.jsonl")):
+        with path.open(encoding="utf-8") as file:
+            line = file.readline()
+        try:
+            found[path.parent.name] = dict(json.loads(line))
+        except ValueError as error:
+            raise DataError(f"{path}:1 is damaged ({error}); restore the file from a copy") from error
+    return found
+
+
+def _blend_spec(workspace: Workspace) -> dict[str, Any] | None:
+    blend_id = next((row.get("blend_id") for row in _ladder(workspace) if row.get("name") == BLEND), None)
+    about = read_json_object(workspace.layout.blends / str(blend_id) / "blend.json", "blend") or {}
+    return about.get("spec")
+
+
+def _ladder(workspace: Workspace) -> list[dict[str, Any]]:
+    return list(read_json(workspace.layout.ladder, "blend") or [])
+
+
+def nested(value: Mapping[str, Any], *keys: str) -> Any:
+    """Return what lies under nested keys; None where one is absent."""
+    found: Any = value
+    for key in keys:
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return found

@@ -1,0 +1,134 @@
+"""Predictions of a blend on a new folder of DICOM files: reader, cache, fold models, blend, one CSV.
+
+Dimension key: M members, T new slices, L labels.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ichtune.data.prepare import PrepareSpec, prepare
+from ichtune.ensemble.fitting import FittedBlend, fit_blend
+from ichtune.ensemble.logits import mean_of_logits
+from ichtune.ensemble.members import Panel, load_panel
+from ichtune.ensemble.spec import BlendSpec
+from ichtune.errors import DataError, StorageError
+from ichtune.tables import P_COLUMNS
+from ichtune.training.crossval import open_batches
+from ichtune.training.loop import best_device
+from ichtune.training.predict import load_model, predict_rows
+from ichtune.workspace import Workspace
+
+#: Columns that precede the six probabilities in the CSV.
+ABOUT_COLUMNS = ("image_id", "path", "status", "reason")
+OnStep = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class FolderPredictions:
+    """What was predicted: ``frame`` has a row a file, probabilities empty where the file could not be read."""
+
+    frame: pd.DataFrame
+    n_predicted: int
+    n_refused: int
+    n_models: int
+
+
+def predict_folder(
+    workspace: Workspace, dicom_dir: Path, size_px: int | None = None, on_step: OnStep | None = None
+) -> FolderPredictions:
+    """Predict every slice below a folder with the workspace's last blend.
+
+    Args:
+        workspace: with trained runs and a blend.
+        dicom_dir: DICOM files that need no labels; every one becomes a row of the result.
+        size_px: side of the cached slices; the workspace's own by default, as its models expect.
+        on_step: called with fold models done and all fold models.
+
+    Raises:
+        DataError: no blend yet, missing weights, or no such folder.
+    """
+    spec = last_blend_spec(workspace)
+    panel = load_panel(workspace, spec.recipe_ids)
+    fitted = fit_blend(spec, panel.p_MNL, panel.y_NL)
+    new = _prepared(workspace, dicom_dir, size_px or workspace.about["size_px"])
+    rows = new.slices.index[new.slices["status"] == "ok"].to_numpy()
+    p_MTL = _member_predictions(workspace, new, panel, fitted, rows, on_step)
+    frame = new.slices[list(ABOUT_COLUMNS)].copy()
+    p_TL = fitted.predict(p_MTL)
+    for column, values in zip(P_COLUMNS, p_TL.T, strict=True):
+        frame[column] = np.nan
+        frame.loc[rows, column] = values
+    n_models = len(fitted.chosen) * workspace.fold_plan.k
+    return FolderPredictions(frame, len(rows), len(frame) - len(rows), n_models)
+
+
+def last_blend_spec(workspace: Workspace) -> BlendSpec:
+    """Return how the newest blend of a workspace was made.
+
+    Raises:
+        DataError: there is none.
+    """
+    paths = sorted(workspace.layout.blends.glob("*/blend.json"), key=lambda path: (path.stat().st_mtime_ns, path))
+    if not paths:
+        _ = workspace.about
+        raise DataError(f"no blend in {workspace.layout.blends}: run `ichtune blend` first")
+    told: dict[str, Any] = json.loads(paths[-1].read_text(encoding="utf-8"))["spec"]
+    members = told["members"]
+    return BlendSpec(**{**told, "members": tuple(members) if isinstance(members, list) else members})
+
+
+def _prepared(workspace: Workspace, dicom_dir: Path, size_px: int) -> Workspace:
+    """Read the folder into a workspace of its own inside this one, so that a second call reads no file again."""
+    name = hashlib.sha256(str(dicom_dir.resolve()).encode()).hexdigest()[:12]
+    out = workspace.layout.new / name
+    prepare(PrepareSpec(dicom_dir=dicom_dir, labels=None, out=out, size_px=size_px))
+    return Workspace(out)
+
+
+def _member_predictions(
+    workspace: Workspace,
+    new: Workspace,
+    panel: Panel,
+    fitted: FittedBlend,
+    rows: np.ndarray,
+    on_step: OnStep | None,
+) -> np.ndarray:
+    """Return each member's mean over its fold models in log odds (M, T, L); members without a part stay at one half."""
+    k = workspace.fold_plan.k
+    p_MTL = np.full((len(panel.members), len(rows), len(P_COLUMNS)), 0.5)
+    done, device = 0, best_device()
+    for m in fitted.chosen:
+        folder = workspace.layout.runs / panel.members[m].recipe_id
+        p_FTL = []
+        for fold in range(k):
+            model, recipe = load_model(folder / f"fold_{fold}" / "weights.safetensors", device)
+            p_FTL.append(predict_rows(model, recipe, open_batches(new, recipe), rows, device))
+            done += 1
+            if on_step is not None:
+                on_step(done, len(fitted.chosen) * k)
+        p_MTL[m] = mean_of_logits(np.stack(p_FTL))
+    return p_MTL
+
+
+def write_predictions(predictions: FolderPredictions, path: Path) -> None:
+    """Write the rows as CSV, whole or not at all.
+
+    Raises:
+        StorageError: the path may not be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        predictions.frame.to_csv(temporary, index=False, float_format="%.8f")
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise StorageError(f"cannot write {path}: {error.strerror or error}") from error

@@ -1,0 +1,1 @@
+"""Search over recipes; the only room that speaks Ray and Optuna."""

@@ -1,0 +1,174 @@
+"""From a space to recipes: asking a chooser, fixing a start, counting what there is."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ichtune.errors import nearest
+from ichtune.recipe import Recipe
+from ichtune.space.conditions import is_active, parents_of
+from ichtune.space.domains import Choice, Chooser, Domain, Integer, Option, Range, label_of, n_values_of
+from ichtune.space.model import Parameter, Space
+from ichtune.space.settings import SettingError
+from ichtune.windows import resolve_windows
+
+#: A parent with more values than this is not enumerated when configurations are counted.
+MAX_ENUMERATED = 1000
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """One point of a space.
+
+    Attributes:
+        parameters: value of each active searched parameter by its flat name (``lr``, ``windows``,
+            ``windows[1][0].center``); a window set and loss weights stand there by their label.
+        recipe: the whole recipe.
+    """
+
+    parameters: dict[str, Any]
+    recipe: Recipe
+
+
+def propose(space: Space, chooser: Chooser) -> Proposal:
+    """Ask a chooser for each active parameter, parents first, and build the recipe.
+
+    Args:
+        space: the space.
+        chooser: decides; a choice of one option is not asked for.
+
+    Raises:
+        ConfigError: values that exclude each other; ``read_space`` has tried the corners, so this is rare.
+    """
+    flat: dict[str, Any] = {}
+    plain: dict[str, Any] = {}
+    values: dict[str, Any] = {}
+    for parameter in space.ordered:
+        if not is_active(parameter.when, plain):
+            continue
+        key, domain = parameter.key, parameter.domain
+        if isinstance(domain, Choice):
+            option = _choose(key, domain, chooser)
+            numbers = {name: inside.draw(name, chooser) for name, inside in option_ranges(key, domain, option).items()}
+            values[key] = _filled(key, domain, option, numbers)
+            plain[key] = option.plain
+            flat |= ({key: option.plain} if len(domain.options) > 1 else {}) | numbers
+        else:
+            flat[key] = plain[key] = values[key] = domain.draw(key, chooser)
+    return Proposal(flat, Recipe.from_dict(values))
+
+
+def _choose(key: str, choice: Choice, chooser: Chooser) -> Option:
+    if len(choice.options) == 1:
+        return choice.options[0]
+    label = chooser.categorical(key, choice.labels)
+    return choice.options[choice.labels.index(label)]
+
+
+def _prefix(key: str, choice: Choice, option: Option) -> str:
+    return f"{key}[{choice.options.index(option)}]"
+
+
+def _filled(key: str, choice: Choice, option: Option, numbers: dict[str, Any]) -> Any:
+    return option.filled(_prefix(key, choice, option), numbers)
+
+
+def option_ranges(key: str, choice: Choice, option: Option) -> dict[str, Range]:
+    """Return the searched numbers inside one option of a choice, by flat name."""
+    return option.ranges(_prefix(key, choice, option))
+
+
+def fixed_values(space: Space, start: Mapping[str, Any]) -> dict[str, Any]:
+    """Translate a whole or partial recipe into what a chooser must answer to get it.
+
+    Args:
+        space: the space.
+        start: values by recipe key, as in ``start_with``.
+
+    Returns:
+        By flat name: the label of a choice, the number of a range. Keys that the space fixes to the same
+        value are left out.
+
+    Raises:
+        ConfigError: an unknown key, or a value that the space does not hold.
+    """
+    known = [parameter.key for parameter in space.parameters]
+    flat: dict[str, Any] = {}
+    for key, value in start.items():
+        parameter = space.parameter(key)
+        if parameter is None:
+            raise SettingError(key, f"{key!r} is not a parameter of this space. {nearest(key, known)}")
+        flat |= _fixed(parameter, value)
+    return flat
+
+
+def _fixed(parameter: Parameter, value: Any) -> dict[str, Any]:
+    key, domain = parameter.key, parameter.domain
+    if isinstance(domain, Range):
+        if not domain.contains(value):
+            raise SettingError(key, f"must be {describe(domain)}, got {value!r}")
+        return {key: value}
+    for option in domain.options:
+        numbers = _match(option, value, option_ranges(key, domain, option), _prefix(key, domain, option))
+        if numbers is not None:
+            return ({key: option.label} if len(domain.options) > 1 else {}) | numbers
+    if len(domain.options) == 1:
+        raise SettingError(
+            key, f"this space fixes it to {domain.labels[0]}, got {value!r}; make it a choice to vary it"
+        )
+    raise SettingError(key, f"{value!r} is not among the choices. {nearest(str(value), domain.labels)}")
+
+
+def _match(option: Option, value: Any, ranges: dict[str, Range], prefix: str) -> dict[str, Any] | None:
+    """Return the numbers with which an option becomes the value, None if it cannot."""
+    if not isinstance(option.value, tuple):
+        same_kind = isinstance(option.value, bool) == isinstance(value, bool)
+        return {} if same_kind and option.value == value else None
+    if not isinstance(option.value[0], tuple):
+        return {} if isinstance(value, list | tuple) and option.value == tuple(value) else None
+    windows = resolve_windows(value)
+    if len(windows) != len(option.value):
+        return None
+    numbers: dict[str, Any] = {}
+    for i, (window, pair) in enumerate(zip(windows, option.value, strict=True)):
+        for side, got, wanted in zip(("center", "width"), (window.center_hu, window.width_hu), pair, strict=True):
+            if isinstance(wanted, Range) and wanted.contains(got):
+                numbers[f"{prefix}[{i}].{side}"] = type(wanted.low)(got)
+            elif got != wanted:
+                return None
+    return numbers if numbers.keys() == ranges.keys() else None
+
+
+def describe(domain: Domain) -> str:
+    """Return a domain in words, for messages and listings."""
+    if isinstance(domain, Choice):
+        return "one of " + ", ".join(domain.labels) if len(domain.options) > 1 else domain.labels[0]
+    step = "" if domain.step in (None, 1) else f" in steps of {domain.step:g}"
+    what = "a whole number" if isinstance(domain, Integer) else "a number"
+    scale = ", log scale" if domain.log else ""
+    return f"{what} from {label_of(domain.low)} to {label_of(domain.high)}{step}{scale}"
+
+
+def n_configurations(space: Space) -> float:
+    """Count the recipes of a space, conditions taken into account; infinite if a number is continuous."""
+    parents = {name for parameter in space.parameters for name in parents_of(parameter.when)}
+    return _count(space.ordered, parents, {})
+
+
+def _count(parameters: tuple[Parameter, ...], parents: set[str], plain: dict[str, Any]) -> float:
+    if not parameters:
+        return 1
+    first, rest = parameters[0], parameters[1:]
+    if not is_active(first.when, plain):
+        return _count(rest, parents, plain)
+    if first.key not in parents:
+        return first.domain.n_values * _count(rest, parents, plain)
+    if isinstance(first.domain, Choice):
+        return sum(
+            n_values_of(option) * _count(rest, parents, {**plain, first.key: option.plain})
+            for option in first.domain.options
+        )
+    if first.domain.n_values > MAX_ENUMERATED:
+        return math.inf
+    return sum(_count(rest, parents, {**plain, first.key: value}) for value in first.domain.values())

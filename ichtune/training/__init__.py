@@ -1,0 +1,1 @@
+"""Training and cross-validation of one recipe; knows nothing of search."""

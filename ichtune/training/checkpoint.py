@@ -1,0 +1,82 @@
+"""Checkpoints: tensors in one safetensors file with the rest in its header, written whole or not at all."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from ichtune.errors import DataError, StorageError
+from ichtune.tables import SCHEMA_VERSION, whole_file
+from ichtune.version import __version__
+
+
+def save_checkpoint(path: Path, tensors: Mapping[str, torch.Tensor], about: Mapping[str, Any]) -> None:
+    """Write tensors and their JSON description as one file, atomically.
+
+    Raises:
+        StorageError: the disk is full or the folder may not be written.
+    """
+    header = {"schema_version": SCHEMA_VERSION, "ichtune_version": __version__, **about}
+    contiguous = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    try:
+        with whole_file(path) as temporary:
+            save_file(contiguous, temporary, metadata={"ichtune": json.dumps(header, sort_keys=True)})
+    except SafetensorError as error:
+        raise StorageError(f"cannot write the checkpoint {path}: {error}") from error
+
+
+def load_checkpoint(path: Path, kind: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Read what ``save_checkpoint`` wrote: tensors on the CPU, and their description.
+
+    Args:
+        path: the file.
+        kind: what its description must call it: ``weights`` (to predict with) or ``resume`` (to train on from).
+
+    Raises:
+        DataError: no such file, or not such a checkpoint of ichtune.
+    """
+    if not path.is_file():
+        raise DataError(f"checkpoint {path} does not exist; run `ichtune train` to make it")
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
+            about = json.loads((file.metadata() or {})["ichtune"])
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise DataError(f"{path} is no checkpoint of ichtune: {error!r}; train it again") from error
+    if about.get("kind") != kind:
+        raise DataError(f"checkpoint {path} must be of kind {kind!r}, got {about.get('kind')!r}; name another file")
+    return tensors, about
+
+
+def with_prefix(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the tensors with ``prefix.`` before every name."""
+    return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
+
+
+def without_prefix(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the tensors whose name starts with ``prefix.``, without it."""
+    start = f"{prefix}."
+    return {name.removeprefix(start): t for name, t in tensors.items() if name.startswith(start)}
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """Flatten an optimizer's state to tensors named ``<parameter number>.<key>``."""
+    return {
+        f"{number}.{key}": torch.as_tensor(value)
+        for number, state in optimizer.state_dict()["state"].items()
+        for key, value in state.items()
+        if value is not None
+    }
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Put back what ``optimizer_tensors`` flattened."""
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for name, tensor in tensors.items():
+        number, key = name.split(".", 1)
+        state.setdefault(int(number), {})[key] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

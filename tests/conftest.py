@@ -1,0 +1,162 @@
+"""A tiny but complete prepared workspace whose labels can be read from its pixels, made without a DICOM file."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ichtune.data.folds import make_folds, write_folds
+from ichtune.data.hu_cache import CACHE_FORMAT, CACHE_JSON, HU_DTYPE, INDEX_DTYPE, INDEX_FILE, file_sha256
+from ichtune.labels import ANY, LABELS, SUBTYPES
+from ichtune.layout import Layout
+from ichtune.tables import LABEL_ISSUES, SLICES, write_json, write_table
+from ichtune.workspace import Workspace
+
+FakeWorkspace = Callable[..., Workspace]
+
+BRAIN_HU = 30
+BLEED_PX = 8
+CACHE_ID = "fakecache"
+
+
+def bleed_hu(subtype: str) -> np.ndarray:
+    """Return the patch that marks a subtype, int16 (8, 8): a texture that a small network tells apart."""
+    row, column = np.mgrid[:BLEED_PX, :BLEED_PX]
+    textures = {
+        "epidural": np.ones_like(row),
+        "intraparenchymal": np.zeros_like(row),
+        "intraventricular": row // 2 % 2,
+        "subarachnoid": column // 2 % 2,
+        "subdural": (row // 2 + column // 2) % 2,
+    }
+    return (70 * textures[subtype] + 5).astype(np.int16)
+
+
+def slice_hu(y: dict[str, int], size_px: int, rng: np.random.Generator) -> np.ndarray:
+    """Return one slice int16 (size_px, size_px) in HU: noisy brain in air, and a patch for each subtype."""
+    hu = np.full((size_px, size_px), -1000.0)
+    hu[2:-2, 2:-2] = BRAIN_HU + rng.normal(0, 3, (size_px - 4, size_px - 4))
+    places = rng.permutation((size_px // BLEED_PX) ** 2)
+    for subtype, place in zip(SUBTYPES, places, strict=False):
+        if y[subtype]:
+            top, left = (BLEED_PX * int(p) for p in divmod(place, size_px // BLEED_PX))
+            hu[top : top + BLEED_PX, left : left + BLEED_PX] = bleed_hu(subtype)
+    return np.round(hu).astype(np.int16)
+
+
+def slice_rows(n_patients: int, n_test_patients: int, n_slices: int, rng: np.random.Generator) -> pd.DataFrame:
+    """Return a SliceTable in shuffled file order: patient P000 has two series, patients ``Q...`` have no labels."""
+    rows = []
+    for p in range(n_patients + n_test_patients):
+        patient = f"P{p:03d}" if p < n_patients else f"Q{p:03d}"
+        has = {subtype: rng.random() < 0.5 for subtype in SUBTYPES}
+        for series in range(2 if p == 0 else 1):
+            for rank in range(n_slices):
+                y = {subtype: int(has[subtype] and rng.random() < 0.6) for subtype in SUBTYPES}
+                y[ANY] = max(y.values())
+                rows.append(
+                    {"patient_id": patient, "series_instance_uid": f"{patient}.{series}", "slice_rank": rank} | y
+                )
+    table = pd.DataFrame(rows).sample(frac=1.0, random_state=int(rng.integers(2**31))).reset_index(drop=True)
+    table["image_id"] = [f"ID_{i:06d}" for i in range(len(table))]
+    table["sop_instance_uid"] = table["image_id"]
+    table["dicom_study_uid"] = table["series_instance_uid"]
+    table["path"] = table["image_id"] + ".dcm"
+    table["z_mm"] = table["slice_rank"] * 5.0
+    table["is_labelled"] = table["patient_id"].str.startswith("P")
+    return table.assign(status="ok", reason="", encoding="plain")
+
+
+def with_refused_and_duplicate(table: pd.DataFrame) -> pd.DataFrame:
+    """Add a file without pixels and a second copy of the first slice: rows, but in no rank, fold or training."""
+    extra = table.iloc[[0, 0]].copy()
+    extra["image_id"] = ["ID_refused", f"{table['image_id'].iloc[0]}~2"]
+    extra["path"] = extra["image_id"] + ".dcm"
+    extra["status"] = ["refused", "duplicate"]
+    extra["reason"] = ["truncated_pixel_data: 12 bytes missing", f"duplicate_sop_instance_uid: {table['path'].iloc[0]}"]
+    extra["slice_rank"], extra["is_labelled"] = -1, False
+    return pd.concat([table.iloc[:3], extra, table.iloc[3:]], ignore_index=True)
+
+
+def write_hu_cache(folder: Path, slices: list[np.ndarray | None], size_px: int) -> None:
+    """Write a cache of one shard, as ``ichtune.data.hu_cache`` describes it."""
+    folder.mkdir(parents=True)
+    index = np.zeros(len(slices), dtype=INDEX_DTYPE)
+    held = [np.empty((0, 0), HU_DTYPE) if hu is None else hu.astype(HU_DTYPE) for hu in slices]
+    index["height"], index["width"] = [hu.shape[0] for hu in held], [hu.shape[1] for hu in held]
+    sizes = np.array([hu.size for hu in held])
+    index["offset"] = np.cumsum(sizes) - sizes
+    shard = folder / "00000.hu16"
+    shard.write_bytes(b"".join(hu.tobytes() for hu in held))
+    np.save(folder / INDEX_FILE, index)
+    about = {
+        "cache_id": folder.name,
+        "format": CACHE_FORMAT,
+        "size_px": size_px,
+        "n_rows": len(index),
+        "index_sha256": file_sha256(folder / INDEX_FILE),
+        "shards": [{"name": shard.name, "n_bytes": shard.stat().st_size, "sha256": file_sha256(shard)}],
+    }
+    write_json(about, folder / CACHE_JSON)
+
+
+def write_fake_workspace(
+    root: Path,
+    n_patients: int = 9,
+    n_test_patients: int = 2,
+    n_slices: int = 5,
+    size_px: int = 32,
+    k: int = 3,
+    seed: int = 7,
+) -> Workspace:
+    """Write SliceTable, HU cache, fold plan and workspace.json, and open them."""
+    rng = np.random.default_rng(seed)
+    layout = Layout(root)
+    table = with_refused_and_duplicate(slice_rows(n_patients, n_test_patients, n_slices, rng))
+    pixels = [
+        None if row["status"] == "refused" else slice_hu({s: row[s] for s in SUBTYPES}, size_px, rng)
+        for row in table.to_dict("records")
+    ]
+    write_hu_cache(layout.hu / CACHE_ID, pixels, size_px)
+    table[list(LABELS)] = table[list(LABELS)].where(table["is_labelled"], np.nan)
+    empty = {
+        column: pd.Series(np.zeros(len(table)), dtype=dtype)
+        for column, dtype in SLICES.columns.items()
+        if column not in table
+    }
+    table = pd.concat([table, pd.DataFrame(empty)], axis=1)
+    write_table(table, layout.slices, SLICES, {"cache_id": CACHE_ID})
+    issues = pd.DataFrame({column: pd.Series(dtype="string") for column in LABEL_ISSUES.columns})
+    write_table(issues, layout.label_issues, LABEL_ISSUES)
+    plan = make_folds(table, k, seed)
+    write_folds(plan, layout.folds)
+    about = {
+        "source_dir": "nowhere",
+        "labels_csv": {"name": "labels.csv", "sha256": "0" * 64},
+        "cache_id": CACHE_ID,
+        "size_px": size_px,
+        "fold_plan_hash": plan.plan_hash,
+        "k": k,
+        "seed": seed,
+        "generated": True,
+    }
+    write_json(about, layout.workspace_json)
+    return Workspace(root)
+
+
+@pytest.fixture
+def fake_workspace(tmp_path: Path) -> FakeWorkspace:
+    """Return a function that writes a workspace below ``tmp_path`` and opens it; see ``write_fake_workspace``."""
+
+    def make(name: str = "work", **settings: int) -> Workspace:
+        return write_fake_workspace(tmp_path / name, **settings)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def session_workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A fake workspace that many tests share: read it, write nothing into it."""
+    return write_fake_workspace(tmp_path_factory.mktemp("session") / "work")

@@ -1,0 +1,119 @@
+"""Laws of the search space, on spaces and answers that nobody thought of."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ruamel.yaml import YAML
+
+from ichtune.recipe import Recipe
+from ichtune.space import Space, fixed_values, n_configurations, propose, read_space
+
+REALS = {"lr": (1e-6, 1.0), "weight_decay": (1e-6, 1.0), "dropout": (0.0, 0.9), "anneal_start": (0.1, 1.0)}
+INTEGERS = {"image_px": (16, 512), "neighbours": (0, 8), "batch_size": (1, 256), "epochs": (1, 30)}
+NAMES = {"optimizer": ["sgd", "adamw", "radam"], "architecture": ["resnet18", "resnet34"]}
+SETS = ["brain", "bone", "brain_subdural_bone", [[41, 80], [80, 200]], [[{"low": 30, "high": 60}, 80], [80, 200]]]
+
+
+@st.composite
+def ranges(draw: st.DrawFn, low: float, high: float, integral: bool) -> Any:
+    number = st.integers(int(low), int(high)) if integral else st.floats(low, high, allow_subnormal=False)
+    first, second = sorted([draw(number), draw(number)])
+    if second - first < 1e-9:
+        return first
+    log = first > 0 and draw(st.booleans())
+    keys = draw(st.sampled_from([("low", "high"), ("min", "max"), ("lower", "upper")]))
+    return {keys[0]: first, keys[1]: second, "log": log}
+
+
+@st.composite
+def parameters(draw: st.DrawFn) -> dict[str, Any]:
+    chosen: dict[str, Any] = {"optimizer": NAMES["optimizer"]}
+    for key in draw(st.sets(st.sampled_from([*REALS, *INTEGERS]))):
+        low, high = REALS.get(key) or INTEGERS[key]
+        chosen[key] = draw(ranges(low, high, key in INTEGERS))
+    if draw(st.booleans()):
+        chosen["windows"] = draw(st.lists(st.sampled_from(SETS), min_size=1, unique_by=str))
+    if draw(st.booleans()):
+        chosen["momentum"] = {
+            "low": 0.5,
+            "high": 0.9,
+            "when": {"optimizer": draw(st.sampled_from(["sgd", ["sgd", "radam"]]))},
+        }
+    order = draw(st.permutations(list(chosen)))
+    return {key: chosen[key] for key in order}
+
+
+def write_and_read(plain: dict[str, Any]) -> Space:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "some.yaml"
+        with path.open("w") as stream:
+            YAML(typ="safe", pure=True).dump(plain, stream)
+        return read_space(path)
+
+
+class Drawn:
+    """A chooser that hypothesis decides for."""
+
+    def __init__(self, data: st.DataObject) -> None:
+        self._data = data
+
+    def categorical(self, name: str, choices: tuple[str, ...]) -> str:
+        return self._data.draw(st.sampled_from(choices))
+
+    def real(self, name: str, low: float, high: float, *, log: bool, step: float | None) -> float:
+        return self._data.draw(st.floats(low, high))
+
+    def integer(self, name: str, low: int, high: int, *, log: bool, step: int) -> int:
+        return self._data.draw(st.integers(low, high))
+
+
+class Replay:
+    """A chooser that answers what it is told, and nothing else."""
+
+    def __init__(self, answers: dict[str, Any]) -> None:
+        self._answers = answers
+
+    def categorical(self, name: str, choices: tuple[str, ...]) -> str:
+        return self._answers[name]
+
+    def real(self, name: str, low: float, high: float, *, log: bool, step: float | None) -> float:
+        return self._answers[name]
+
+    def integer(self, name: str, low: int, high: int, *, log: bool, step: int) -> int:
+        return self._answers[name]
+
+
+@settings(max_examples=40, deadline=None)
+@given(parameters(), st.data())
+def test_every_answer_gives_a_recipe_and_only_active_parameters(chosen: dict[str, Any], data: st.DataObject) -> None:
+    space = write_and_read({"parameters": chosen})
+    proposal = propose(space, Drawn(data))
+    assert isinstance(proposal.recipe, Recipe)
+    active = proposal.recipe.optimizer in ("sgd", "radam")
+    assert "momentum" not in proposal.parameters or active
+    if "momentum" not in proposal.parameters:
+        assert proposal.recipe.momentum == Recipe().momentum
+    assert n_configurations(space) >= 1
+
+
+@settings(max_examples=40, deadline=None)
+@given(parameters(), st.data())
+def test_a_recipe_can_be_asked_for_again(chosen: dict[str, Any], data: st.DataObject) -> None:
+    space = write_and_read({"parameters": chosen})
+    recipe = propose(space, Drawn(data)).recipe
+    start = {key: value for key, value in recipe.to_dict().items() if key in chosen}
+    if "momentum" in chosen and not space.parameter("momentum").domain.contains(start["momentum"]):  # type: ignore[union-attr]
+        del start["momentum"]
+    assert propose(space, Replay(fixed_values(space, start))).recipe == recipe
+
+
+@settings(max_examples=40, deadline=None)
+@given(parameters())
+def test_the_canonical_form_reads_back_as_the_same_space(chosen: dict[str, Any]) -> None:
+    space = write_and_read({"parameters": chosen, "search": {"time": "2h", "early_stop": "asha"}})
+    again = write_and_read(space.resolved())
+    assert again == space
+    assert again.space_id == space.space_id

@@ -1,0 +1,84 @@
+import json
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from ichtune.cli.blend import blend
+from ichtune.errors import ConfigError, DataError
+
+
+@pytest.fixture
+def run(monkeypatch):
+    """Return a function that runs the command alone; deliberate errors come through as they are."""
+    monkeypatch.delenv("ICHTUNE_WORK", raising=False)
+    app = typer.Typer()
+    app.command()(blend)
+
+    def invoke(*arguments):
+        outcome = CliRunner().invoke(app, [str(a) for a in arguments])
+        if outcome.exception is not None and not isinstance(outcome.exception, SystemExit):
+            raise outcome.exception
+        return outcome
+
+    return invoke
+
+
+def test_json_is_all_there_is_on_stdout(make_blend_workspace, run):
+    made = make_blend_workspace()
+    made.write_sample()
+    outcome = run("--work", made.root, "--json")
+    shown = json.loads(outcome.stdout)
+    assert {"ladder", "weights", "blend_id", "submission", "n_filled"} <= set(shown)
+    assert shown["n_filled"] == 1
+    assert shown["ladder"] == json.loads((made.root / "ladder.json").read_text(encoding="utf-8"))
+    assert (made.root / "submission.csv").is_file()
+    assert "1 of 120 slices have no prediction" in outcome.stderr
+
+
+def test_the_ladder_the_interval_and_the_next_command_are_shown(make_blend_workspace, run):
+    made = make_blend_workspace()
+    shown = run("--work", made.root, "--ensemble", "mean").stdout
+    for text in (
+        "prior",
+        "best_single",
+        "equal_mean",
+        "blend",
+        "95 % interval",
+        "On 12 new patients",
+        "net_r0",
+    ):
+        assert text in shown
+    assert "\x1b" not in shown, "no colour when piped"
+    assert shown.strip().splitlines()[-1] == f"Next: ichtune report --work {made.root}"
+
+
+def test_quiet_writes_files_and_nothing_else(make_blend_workspace, run, tmp_path):
+    made = make_blend_workspace()
+    outcome = run("--work", made.root, "--quiet", "--out", tmp_path / "mine.csv")
+    assert outcome.output == ""
+    assert (tmp_path / "mine.csv").is_file()
+    assert not (made.root / "submission.csv").exists()
+
+
+def test_without_unlabelled_slices_there_is_a_ladder_and_no_submission(make_blend_workspace, run):
+    made = make_blend_workspace(n_test_patients=0, noises=())
+    made.write_run("r0", made.predictions("r0", 1.0)[0], None)
+    outcome = run("--work", made.root)
+    assert "no unlabelled slices" in outcome.stderr
+    assert "Cross-fitted loss" in outcome.stdout
+    assert not (made.root / "submission.csv").exists()
+
+
+def test_a_misspelt_ensemble_names_the_nearest_one(make_blend_workspace, run):
+    with pytest.raises(ConfigError, match="Did you mean 'demo'"):
+        run("--work", make_blend_workspace().root, "--ensemble", "dmeo")
+
+
+def test_a_missing_workspace_names_the_command_that_makes_it(tmp_path, run):
+    with pytest.raises(DataError, match="ichtune prepare"):
+        run("--work", tmp_path / "nowhere")
+
+
+def test_help_ends_with_an_example(run):
+    assert "Example: ichtune blend" in run("--help").stdout

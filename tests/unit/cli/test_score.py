@@ -1,0 +1,67 @@
+import json
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from ichtune.cli.blend import blend
+from ichtune.cli.score import score
+from ichtune.errors import DataError
+
+
+@pytest.fixture
+def run(monkeypatch):
+    """Return a function that runs one of the two commands; deliberate errors come through as they are."""
+    monkeypatch.delenv("ICHTUNE_WORK", raising=False)
+    app = typer.Typer()
+    app.command()(blend)
+    app.command()(score)
+
+    def invoke(*arguments):
+        outcome = CliRunner().invoke(app, [str(a) for a in arguments])
+        if outcome.exception is not None and not isinstance(outcome.exception, SystemExit):
+            raise outcome.exception
+        return outcome
+
+    return invoke
+
+
+@pytest.fixture
+def blended(make_blend_workspace, tmp_path, run):
+    made = make_blend_workspace()
+    made.write_sample()
+    run("blend", "--work", made.root, "--quiet")
+    return made, made.root / "submission.csv", made.write_truth(tmp_path / "truth.csv")
+
+
+def test_json_holds_the_metric_and_its_parts(blended, run):
+    _, submission, truth = blended
+    shown = json.loads(run("score", submission, "--truth", truth, "--json").stdout)
+    assert set(shown) == {"weighted_log_loss", "per_label", "n"}
+    assert shown["n"] == 120
+
+
+def test_the_ladder_is_completed_only_when_asked(blended, run):
+    made, submission, truth = blended
+    run("score", submission, "--truth", truth, "--work", made.root)
+    assert all(row["test_loss"] is None for row in json.loads((made.root / "ladder.json").read_text()))
+    shown = run("score", submission, "--truth", truth, "--work", made.root, "--ladder").stdout
+    ladder = {row["name"]: row for row in json.loads((made.root / "ladder.json").read_text())}
+    assert all(row["test_loss"] is not None for row in ladder.values())
+    assert f"{ladder['blend']['test_loss']:.5f} lies" in shown
+    assert "weighted log loss" in shown
+
+
+def test_quiet_leaves_the_number(blended, run):
+    _, submission, truth = blended
+    shown = run("score", submission, "--truth", truth, "--quiet").stdout
+    assert 0 < float(shown) < 1
+
+
+def test_a_missing_file_is_named(tmp_path, run):
+    with pytest.raises(DataError, match=r"nowhere.csv does not exist"):
+        run("score", tmp_path / "nowhere.csv", "--truth", tmp_path / "truth.csv")
+
+
+def test_help_ends_with_an_example(run):
+    assert "Example: ichtune score" in run("score", "--help").stdout

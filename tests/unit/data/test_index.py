@@ -1,0 +1,127 @@
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ichtune.data.index import ROW_COLUMNS, build_slice_table, image_id_of, is_blank, read_file, slice_normal
+from ichtune.labels import LABELS
+from ichtune.tables import SLICES
+
+
+def table_of(folder: Path) -> pd.DataFrame:
+    paths = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    rows = [read_file(folder / path, path).row for path in paths]
+    return build_slice_table(pd.DataFrame(rows).astype(ROW_COLUMNS)).set_index("path", drop=False)
+
+
+def test_a_row_tells_what_the_header_says(tmp_path, write_slice):
+    write_slice(
+        tmp_path / "sub" / "a.dcm",
+        SOPInstanceUID="1.2.3.9",
+        SliceThickness="5",
+        PixelSpacing=[0.5, 0.5],
+        ImagePositionPatient=[1, 2, 3],
+    )
+    table = table_of(tmp_path)
+    assert list(table.columns) == list(SLICES.columns)
+    row = table.iloc[0]
+    assert (row["image_id"], row["path"], row["status"], row["reason"]) == ("1.2.3.9", "sub/a.dcm", "ok", "")
+    assert (row["patient_id"], row["dicom_study_uid"], row["series_instance_uid"]) == (
+        "P1",
+        "1.2.3",
+        "1.2.3.4",
+    )
+    assert (row["z_mm"], row["slice_thickness_mm"], row["pixel_spacing_mm"], row["tilt_deg"]) == (
+        3,
+        5,
+        0.5,
+        0,
+    )
+    assert (row["rows_px"], row["columns_px"], row["encoding"]) == (16, 12, "12u-1024")
+    assert not row["is_labelled"]
+    assert row[list(LABELS)].isna().all()
+
+
+def test_names_and_birth_dates_reach_no_row(tmp_path, write_slice):
+    write_slice(tmp_path / "a.dcm")
+    text = table_of(tmp_path).to_csv()
+    assert "Seeded" not in text
+    assert "19010203" not in text
+
+
+@pytest.mark.parametrize(
+    ("uid", "path", "image_id"),
+    [
+        ("ID_abc", "x/other.dcm", "ID_abc"),
+        ("1.2.3", "x/ID_abc.dcm", "ID_abc"),
+        ("1.2.3", "x/0001.dcm", "1.2.3"),
+        ("", "x/ID_abc.dcm", "ID_abc"),
+        ("", "x/0001.dcm", "x/0001.dcm"),
+    ],
+)
+def test_the_image_id_is_the_competitions_where_there_is_one(uid, path, image_id):
+    assert image_id_of(uid, path) == image_id
+
+
+def test_a_repeated_uid_is_a_duplicate_row_of_the_first_file(tmp_path, write_slice):
+    for name in ("a", "b", "c"):
+        write_slice(tmp_path / f"{name}.dcm", SOPInstanceUID="1.2.9")
+    write_slice(tmp_path / "d.dcm", SOPInstanceUID="1.2.10")
+    table = table_of(tmp_path)
+    assert table["image_id"].tolist() == ["1.2.9", "1.2.9~2", "1.2.9~3", "1.2.10"]
+    assert table["status"].tolist() == ["ok", "duplicate", "duplicate", "ok"]
+    assert table.loc["b.dcm", "reason"] == "duplicate_sop_instance_uid: same as a.dcm"
+    assert sorted(table["slice_rank"]) == [-1, -1, 0, 1]
+
+
+def test_a_readable_copy_is_not_lost_to_a_broken_first_file(tmp_path, write_slice):
+    broken = write_slice(tmp_path / "a.dcm", SOPInstanceUID="1.2.9")
+    broken.write_bytes(broken.read_bytes()[:-50])
+    write_slice(tmp_path / "b.dcm", SOPInstanceUID="1.2.9")
+    table = table_of(tmp_path)
+    assert table.loc["b.dcm", ["image_id", "status"]].tolist() == ["1.2.9", "ok"]
+    assert table.loc["a.dcm", ["image_id", "status"]].tolist() == ["1.2.9~2", "refused"]
+    assert table.loc["a.dcm", "reason"].startswith("truncated_pixel_data")
+
+
+def test_a_refused_file_is_a_row_with_what_could_be_read(tmp_path, write_slice):
+    write_slice(tmp_path / "a.dcm", Modality="MR", SOPInstanceUID="1.2.9")
+    (tmp_path / "b.dcm").write_text("no DICOM")
+    table = table_of(tmp_path)
+    assert table.loc["a.dcm", ["image_id", "status", "patient_id"]].tolist() == ["1.2.9", "refused", "P1"]
+    assert table.loc["b.dcm", ["image_id", "status", "patient_id"]].tolist() == ["b.dcm", "refused", ""]
+    assert (table["slice_rank"] == -1).all()
+
+
+def test_without_patient_or_series_a_slice_belongs_to_its_study(tmp_path, write_slice):
+    write_slice(tmp_path / "a.dcm", PatientID=None, SeriesInstanceUID=None)
+    write_slice(
+        tmp_path / "b.dcm", PatientID="", StudyInstanceUID=None, SeriesInstanceUID=None, SOPInstanceUID="1.5"
+    )
+    table = table_of(tmp_path)
+    assert table.loc["a.dcm", ["patient_id", "series_instance_uid"]].tolist() == ["1.2.3", "1.2.3"]
+    assert table.loc["b.dcm", ["patient_id", "series_instance_uid"]].tolist() == ["1.5", "1.5"]
+
+
+def test_a_repaired_file_is_marked(tmp_path, write_slice):
+    write_slice(tmp_path / "a.dcm", RescaleIntercept="1")
+    write_slice(tmp_path / "b.dcm")
+    assert table_of(tmp_path)["repaired_12bit"].tolist() == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [([-1000, 60], True), ([-1000, 61], False), ([20, 80], True), ([90, 3000], True), ([-5, -3000], True)],
+)
+def test_blank_is_a_range_of_at_most_60_hu_in_the_brain_window(values, expected):
+    assert is_blank(np.array([values], np.int16)) == expected
+
+
+def test_the_normal_is_row_times_column():
+    assert slice_normal((1, 0, 0, 0, 1, 0)) == (0, 0, 1)
+    assert slice_normal((0, 1, 0, 1, 0, 0)) == (0, 0, -1)
+    x, y, z = slice_normal((1, 0, 0, 0, 0.8, -0.6))
+    assert (x, y, z) == pytest.approx((0, 0.6, 0.8))
+    assert np.isnan(slice_normal((1, 0, 0, 1, 0, 0))).all()
+    assert np.isnan(slice_normal(None)).all()

@@ -1,0 +1,115 @@
+import json
+
+import numpy as np
+import pytest
+
+from ichtune.ensemble.blend import ALL_FOLDS, run_blend
+from ichtune.ensemble.spec import BlendSpec
+from ichtune.labels import LABELS
+from ichtune.metrics import weighted_log_loss
+from ichtune.tables import P_COLUMNS, PREDICTIONS, read_table, table_about
+
+
+def rows_of(result):
+    return {row["name"]: row for row in result.ladder}
+
+
+def test_a_blend_is_written_and_reads_back(make_blend_workspace):
+    made = make_blend_workspace()
+    result = run_blend(made.open(), BlendSpec(parameters={"shrinkage": 0.1}))
+    folder = made.root / "blends" / result.blend_id
+    about = json.loads((folder / "blend.json").read_text(encoding="utf-8"))
+    assert about["fold_plan_hash"] == made.plan.plan_hash
+    assert [m["recipe_id"] for m in about["members"]] == ["r0", "r1", "r2"]
+    assert sum(about["weights"][r]["any"] for r in about["weights"]) == pytest.approx(1)
+    oof = read_table(folder / "oof.parquet", PREDICTIONS)
+    np.testing.assert_array_equal(oof["image_id"].to_numpy(object), result.panel.image_ids)
+    np.testing.assert_array_equal(oof["fold"], result.panel.fold_N)
+    np.testing.assert_array_equal(oof[list(P_COLUMNS)].to_numpy(), result.p_crossfit_NL)
+    test = read_table(folder / "test.parquet", PREDICTIONS)
+    assert set(test["fold"]) == {ALL_FOLDS}
+    assert set(test["recipe_id"]) == {result.blend_id}
+    assert table_about(folder / "test.parquet")["inputs"]["fold_plan_hash"] == made.plan.plan_hash
+    ladder = json.loads((made.root / "ladder.json").read_text(encoding="utf-8"))
+    assert ladder == result.ladder
+    assert {"prior", "best_single", "equal_mean", "blend"} <= {row["name"] for row in ladder}
+
+
+def test_blending_good_members_beats_the_best_of_them_and_says_so_honestly(make_blend_workspace):
+    made = make_blend_workspace(n_patients=60, noises=(0.9, 0.9, 1.0, 1.0))
+    result = run_blend(made.open(), BlendSpec())
+    rows = rows_of(result)
+    assert (
+        rows["blend"]["crossfit_loss"] < rows["best_single"]["crossfit_loss"] < rows["prior"]["crossfit_loss"]
+    )
+    assert rows["blend"]["crossfit_loss"] >= rows["blend"]["oof_loss"]
+    assert result.differences["best_single"].high < 0
+    y_test = made.y_NL[made.test]
+    blend_loss = weighted_log_loss(y_test, result.p_test_TL)
+    single = result.panel.p_MTL[int(np.argmin([row["oof_loss"] for row in result.ladder[1:5]]))]
+    assert blend_loss < weighted_log_loss(y_test, single)
+
+
+def test_the_estimate_holds_on_new_patients(make_blend_workspace):
+    """Members whose fold models are one model: the cross-fitted estimate and the test loss estimate the same."""
+    made = make_blend_workspace(n_patients=60, n_test_patients=40, noises=())
+    for m, noise in enumerate((1.0, 1.4)):
+        oof, test = made.predictions(f"r{m}", noise)
+        one = test[test["fold"] == 0]
+        same = np.concatenate([one[list(P_COLUMNS)].to_numpy()] * made.plan.k)
+        test[list(P_COLUMNS)] = same
+        made.write_run(f"r{m}", oof, test)
+    result = run_blend(made.open(), BlendSpec())
+    row = rows_of(result)["blend"]
+    loss = weighted_log_loss(made.y_NL[made.test], result.p_test_TL)
+    assert row["expected_test_low"] <= loss <= row["expected_test_high"]
+
+
+def test_members_in_shuffled_row_order_give_the_same_blend(make_blend_workspace):
+    made = make_blend_workspace(noises=())
+    tables = {f"r{m}": made.predictions(f"r{m}", 1.0 + 0.2 * m) for m in range(3)}
+    for recipe_id, (oof, test) in tables.items():
+        made.write_run(recipe_id, oof, test)
+    straight = run_blend(made.open(), BlendSpec())
+    for seed, (recipe_id, (oof, test)) in enumerate(tables.items()):
+        made.write_run(
+            recipe_id, oof.sample(frac=1, random_state=seed), test.sample(frac=1, random_state=seed)
+        )
+    shuffled = run_blend(made.open(), BlendSpec())
+    np.testing.assert_allclose(shuffled.p_test_TL, straight.p_test_TL, rtol=0, atol=1e-12)
+    assert shuffled.blend_id == straight.blend_id
+
+
+@pytest.mark.parametrize("blender", ["convex", "equal_mean", "equal_mean_logit"])
+def test_a_duplicate_member_changes_nothing(make_blend_workspace, blender):
+    made = make_blend_workspace(noises=(1.0,))
+    oof, test = made.predictions("r1", 1.2)
+    made.write_run("r1", oof, test)
+    before = run_blend(made.open(), BlendSpec(blender=blender))
+    made.write_run("r2", oof.assign(recipe_id="r2"), test.assign(recipe_id="r2"))
+    after = run_blend(made.open(), BlendSpec(blender=blender))
+    np.testing.assert_allclose(after.p_test_TL, before.p_test_TL, atol=1e-6)
+    assert after.panel.collapsed == {"r2": "r1"}
+
+
+def test_hard_and_single_members_give_finite_figures(make_blend_workspace):
+    made = make_blend_workspace(noises=())
+    oof, test = made.predictions("r0", 1.0)
+    columns = list(P_COLUMNS)
+    made.write_run(
+        "r0", oof.assign(**(oof[columns] > 0.5).astype(float)), test.assign(**(test[columns] > 0.5) * 1.0)
+    )
+    result = run_blend(made.open(), BlendSpec(clip=1e-5))
+    assert np.isfinite(result.p_test_TL).all()
+    assert result.weights == {"r0": dict.fromkeys(LABELS, 1.0)}
+    assert all(np.isfinite(row["crossfit_loss"]) for row in result.ladder)
+
+
+def test_another_method_is_another_blend(make_blend_workspace):
+    made = make_blend_workspace()
+    ids = {
+        run_blend(made.open(), spec).blend_id
+        for spec in (BlendSpec(), BlendSpec(clip=1e-4), BlendSpec(members=["r0"]))
+    }
+    assert len(ids) == 3
+    assert sorted(path.name for path in (made.root / "blends").iterdir()) == sorted(ids)

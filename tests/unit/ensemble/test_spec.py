@@ -1,0 +1,64 @@
+import pytest
+
+from ichtune.ensemble.spec import BlendSpec, read_spec
+from ichtune.errors import ConfigError
+
+
+def read(tmp_path, text):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text, encoding="utf-8")
+    return read_spec(path)
+
+
+def test_a_file_is_read_with_its_defaults(tmp_path):
+    spec = read(tmp_path, "version: 1\nblender: convex\nparameters: {space: probability}\nclip: 1e-5\n")
+    assert spec == BlendSpec(blender="convex", parameters={"space": "probability"}, clip=1e-5)
+    assert (spec.n_top, spec.recipe_ids, spec.any_rule) == (None, None, "none")
+
+
+def test_members_by_rank_or_by_name(tmp_path):
+    assert read(tmp_path, "members: {top: 3}\n").n_top == 3
+    named = read(tmp_path, "members: ['0123', abc]\n")
+    assert named.recipe_ids == ("0123", "abc")
+    assert named.to_dict()["members"] == ["0123", "abc"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("blendr: convex\n", "unknown key 'blendr'. Did you mean 'blender'"),
+        ("blender: convx\n", "unknown blender 'convx'. Did you mean 'convex'"),
+        ("blender: [convex]\n", "'blender' must be a name"),
+        ("parameters: {spce: logit}\n", "no parameter 'spce'. Did you mean 'space'"),
+        ("parameters: {space: logits}\n", "Did you mean 'logit'"),
+        ("parameters: 3\n", "'parameters' must map"),
+        ("any_rule: at_most_max\n", "'any_rule'.*Did you mean 'at_least_max'"),
+        ("any_rule: no\n", "'any_rule'"),
+        ("version: 2\n", "'version' must be 1, got 2"),
+        ("clip: 0\n", "'clip' must be"),
+        ("clip: small\n", "'clip' must be"),
+        ("members: some\n", "'members' must be `all`"),
+        ("members: {best: 3}\n", "must be {top: k}"),
+        ("members: {top: 0}\n", "at least 1, got 0"),
+        ("members: [a, a]\n", "names a run twice"),
+        ("members: [123]\n", "recipe_ids in quotes"),
+        ("members: []\n", "'members'"),
+        ("- a\n", "must map keys to values"),
+        ("", "must map keys to values"),
+        ("blender: convex\nblender: equal_mean\n", "no valid YAML"),
+        ("blender: !!python/name:os.system\n", "no valid YAML"),
+        ("blender: [\n", "no valid YAML"),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_file(tmp_path, text, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        read(tmp_path, text)
+    assert "mine.yaml" in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(b"\xff\xfe\x00\x01")
+    with pytest.raises(ConfigError, match="cannot read ensemble file"):
+        read_spec(path)

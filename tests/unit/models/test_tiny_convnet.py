@@ -1,0 +1,38 @@
+"""TinyConvNet: shapes, and the maximum pooling that a small bleed needs."""
+
+import pytest
+import torch
+
+from ichtune.models.tiny_convnet import TinyConvNet
+
+
+@pytest.mark.parametrize(("in_chans", "size"), [(1, 16), (9, 64), (3, 33)])
+def test_any_number_of_channels_and_any_size_gives_logits(in_chans: int, size: int) -> None:
+    model = TinyConvNet(in_chans, 6, width=4).eval()
+    assert model(torch.zeros(2, in_chans, size, size)).shape == (2, 6)
+
+
+def test_one_bright_spot_reaches_the_classifier_undiluted() -> None:
+    torch.manual_seed(0)
+    model = TinyConvNet(1, 6, width=8).eval()
+    features = {}
+    model.classifier.register_forward_pre_hook(lambda _, inputs: features.update(pooled=inputs[0]))
+
+    def pooled(size: int) -> torch.Tensor:
+        x = torch.zeros(1, 1, size, size)
+        x[..., 8:16, 8:16] = 5.0
+        model(x)
+        return features["pooled"][0]
+
+    small, large = pooled(32), pooled(128)
+    half = len(small) // 2
+    torch.testing.assert_close(large[half:], small[half:])
+    assert large[:half].max() < small[:half].max()
+
+
+def test_dropout_acts_in_training_only() -> None:
+    model = TinyConvNet(1, 6, width=4, drop_rate=0.5)
+    x = torch.rand(4, 1, 16, 16)
+    assert not torch.equal(model(x), model(x))
+    model.eval()
+    assert torch.equal(model(x), model(x))

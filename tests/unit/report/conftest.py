@@ -1,0 +1,104 @@
+"""A workspace with everything that a report can show: pictures, trials, runs, a blend and a submission."""
+
+import hashlib
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ichtune.data.hu_cache import CACHE_FORMAT, INDEX_DTYPE
+from ichtune.ensemble.blend import run_blend
+from ichtune.ensemble.spec import BlendSpec
+from ichtune.recipe import Recipe
+from ichtune.report.submission import write_submission
+from ichtune.tables import LABEL_ISSUES, SLICES, TRIALS, write_json, write_table
+
+SIZE_PX = 8
+UID = "1.2.840.113619.2.5.1762583153.215519"
+
+
+def write_hu_cache(folder: Path, has_pixels: np.ndarray) -> None:
+    """Write a cache of one shard by hand: row i is filled with i HU, refused rows have no pixels."""
+    folder.mkdir(parents=True)
+    index = np.zeros(len(has_pixels), dtype=INDEX_DTYPE)
+    index["height"] = index["width"] = np.where(has_pixels, SIZE_PX, 0)
+    index["offset"] = np.concatenate([[0], np.cumsum(np.where(has_pixels, SIZE_PX**2, 0))[:-1]])
+    pixels = np.repeat(np.flatnonzero(has_pixels), SIZE_PX**2).astype("<i2")
+    (folder / "00000.hu16").write_bytes(pixels.tobytes())
+    np.save(folder / "index.npy", index)
+    digest = hashlib.sha256((folder / "index.npy").read_bytes()).hexdigest()
+    shards = [{"name": "00000.hu16", "n_bytes": pixels.nbytes, "sha256": ""}]
+    about = {"cache_id": folder.name, "size_px": SIZE_PX, "format": CACHE_FORMAT, "n_rows": len(index)}
+    write_json({**about, "shards": shards, "index_sha256": digest}, folder / "cache.json")
+
+
+def trial(number: int, windows: str, losses: list[float], status: str, reason: str = "") -> dict[str, object]:
+    """Return one row of the trial table."""
+    recipe = Recipe(architecture="tiny_convnet", windows=windows, lr=1e-3 * (number + 1), seed=number)
+    curve = [
+        {"epoch": e, "val_weighted_log_loss": v, "train_loss": v, "lr": 0.1, "seconds": 1.5}
+        for e, v in enumerate(losses, start=1)
+    ]
+    parameters = {"windows": windows, "lr": recipe.lr, "epochs": 4}
+    return {
+        "search": "windows",
+        "trial": number,
+        "recipe_id": recipe.recipe_id,
+        "status": status,
+        "reason": reason,
+        "epochs": len(losses),
+        "best_loss": min(losses, default=math.nan),
+        "last_loss": losses[-1] if losses else math.nan,
+        "seconds": 1.5 * len(losses),
+        "recipe": json.dumps(recipe.to_dict()),
+        "parameters": json.dumps(parameters),
+        "curve": json.dumps(curve),
+    }
+
+
+TRIAL_ROWS = [
+    trial(0, "brain", [0.30, 0.22, 0.20], "finished"),
+    trial(1, "bone", [0.31, 0.30], "stopped"),
+    trial(2, "brain_subdural_bone", [0.25, 0.15, 0.12], "finished"),
+    trial(3, "brain", [9.0], "failed", f"diverged <b>on</b> {UID} of patient P003"),
+    trial(4, "brain", [], "interrupted"),
+]
+
+
+def complete(made) -> None:
+    """Turn a blend workspace into one that a whole job has left behind."""
+    root = made.root
+    made.slices["rows_px"] = made.slices["columns_px"] = 512
+    made.slices["encoding"] = np.where(np.arange(len(made.slices)) % 3, "12u-1024", "16s-1024")
+    write_table(made.slices, root / "slices.parquet", SLICES)
+    write_hu_cache(root / "hu" / "cache1", (made.slices["status"] == "ok").to_numpy())
+    about = json.loads((root / "workspace.json").read_text(encoding="utf-8"))
+    about |= {"cache_id": "cache1", "size_px": SIZE_PX, "source_dir": str(root / "phantom")}
+    about["labels_csv"] = {"name": "labels.csv", "sha256": "ab" * 32}
+    write_json(about, root / "workspace.json")
+    issues = [{"image_id": "ID_000001", "issue": "duplicate_agrees", "detail": "twice"}]
+    write_table(pd.DataFrame(issues), root / "label_issues.parquet", LABEL_ISSUES)
+    write_table(pd.DataFrame(TRIAL_ROWS), root / "trials.parquet", TRIALS)
+    ledger = root / "searches" / "windows" / "ledger.jsonl"
+    ledger.parent.mkdir(parents=True)
+    ledger.write_text(
+        json.dumps({"event": "search", "space": {"name": "windows", "search": {"seed": 11, "trials": 5}}})
+        + "\n",
+        encoding="utf-8",
+    )
+    (root / "runs" / "halfway").mkdir()
+    made.write_sample()
+    workspace = made.open()
+    blended = run_blend(workspace, BlendSpec())
+    write_submission(workspace, blended.panel.test_image_ids, blended.p_test_TL)
+
+
+@pytest.fixture
+def full_workspace(make_blend_workspace):
+    """Return the made workspace with every section filled."""
+    made = make_blend_workspace()
+    complete(made)
+    return made

@@ -1,0 +1,71 @@
+from dataclasses import replace
+
+import pytest
+
+from ichtune.errors import ConfigError
+from ichtune.search.cluster import Cluster
+from ichtune.search.ledger import FAILED, FINISHED, INTERRUPTED, STOPPED
+from ichtune.search.study import SearchResult, check_space, n_concurrent, trial_resources
+from ichtune.space import FoldSettings, Resources, read_space
+
+
+def test_a_trial_asks_for_a_share_of_a_gpu_only_where_there_are_gpus():
+    asked = Resources(gpu=0.5, cpu=2)
+
+    assert trial_resources(asked, n_gpus=4) == {"gpu": 0.5, "cpu": 2.0}
+    assert trial_resources(asked, n_gpus=0) == {"cpu": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("asked", "cpus", "gpus", "fits"),
+    [({"cpu": 0.5}, 2, 0, 4), ({"cpu": 0.1}, 1, 0, 10), ({"gpu": 0.5, "cpu": 4}, 16, 1, 2), ({"cpu": 2}, 3, 0, 1)],
+)
+def test_trials_at_a_time_are_what_the_scarcest_resource_holds(asked, cpus, gpus, fits):
+    assert n_concurrent(asked, Cluster("", "", cpus, gpus, joined=False)) == fits
+
+
+def test_a_trial_that_never_fits_is_refused_instead_of_waited_for():
+    with pytest.raises(ConfigError, match="asks for {'cpu': 8.0}, but the cluster has 2 CPUs"):
+        n_concurrent({"cpu": 8.0}, Cluster("", "", 2, 0, joined=False))
+
+
+def test_a_space_that_fits_the_workspace_passes(session_workspace, space):
+    check_space(session_workspace, space)
+
+
+def test_other_folds_than_the_workspace_has_are_refused(session_workspace, space):
+    with pytest.raises(ConfigError, match="asks for 5 folds"):
+        check_space(session_workspace, replace(space, folds=FoldSettings(k=5)))
+
+
+def test_a_fold_beyond_the_plan_is_refused(session_workspace, space):
+    with pytest.raises(ConfigError, match=r"search_on names folds \[7\]"):
+        check_space(session_workspace, replace(space, folds=FoldSettings(search_on=(7,))))
+
+
+@pytest.mark.parametrize(
+    ("line", "wrong", "meant"),
+    [
+        ("architecture: tiny_convnett", "tiny_convnett", "tiny_convnet"),
+        ("architecture: [tiny_convnet, resnet188]", "resnet188", "resnet18"),
+        ("lr_schedule: flat_cosin", "flat_cosin", "flat_cosine"),
+        ("optimizer: [adamw, adammw]", "adammw", "adamw"),
+        ("augmentation: flipp", "flipp", "flip"),
+        ("loss: bcee", "bcee", "bce"),
+    ],
+)
+def test_a_name_that_no_table_knows_is_refused_where_it_stands(session_workspace, tmp_path, line, wrong, meant):
+    path = tmp_path / "space.yaml"
+    path.write_text(f"version: 1\nparameters:\n  epochs: 3\n  {line}\n")
+
+    with pytest.raises(ConfigError, match=rf"space.yaml:4:\d+.*{wrong}.*Did you mean '{meant}'"):
+        check_space(session_workspace, read_space(path))
+
+
+def test_a_result_knows_its_best_trial_and_whether_it_is_complete(record):
+    records = [record(0, [0.3, 0.2], FINISHED), record(1, [0.1], STOPPED), record(2, [0.05], FAILED)]
+
+    assert SearchResult("x", records, 3).best.trial == 1
+    assert SearchResult("x", records, 3).complete
+    assert not SearchResult("x", records, 4).complete
+    assert not SearchResult("x", [*records, record(3, [0.5], INTERRUPTED)], 4).complete

@@ -1,0 +1,87 @@
+"""Space: identity, canonical form, and checks that other rooms bring."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ichtune.errors import ConfigError
+from ichtune.space import Space, read_space
+
+BASE = """\
+search: {trials: 10, seed: 7}
+parameters:
+  architecture: [resnet18, resnet34]
+  lr: {low: 1e-4, high: 1e-2, log: true}
+"""
+
+
+def write(tmp_path: Path, text: str, name: str = "space") -> Space:
+    path = tmp_path / f"{name}.yaml"
+    path.write_text(text)
+    return read_space(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.replace("trials: 10", "trials: 90, time: 3h, concurrent: 2"),
+        lambda text: text + "resources: {gpu: 0.5}\ntrain: {top: 5}\n",
+        lambda text: text.replace("low: 1e-4, high: 1e-2, log: true", "min: 0.0001, max: 0.01, type: loguniform"),
+        lambda text: text.replace("[resnet18, resnet34]", "{choices: [resnet18, resnet34]}"),
+        lambda text: text + "name: another\n",
+    ],
+)
+def test_what_decides_nothing_leaves_the_id(tmp_path: Path, change: Callable[[str], str]) -> None:
+    assert write(tmp_path, change(BASE)).space_id == write(tmp_path, BASE).space_id
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.replace("1e-4", "1e-5"),
+        lambda text: text.replace("resnet34", "resnet50"),
+        lambda text: text.replace("log: true", "log: false"),
+        lambda text: text.replace("seed: 7", "seed: 8"),
+        lambda text: text.replace("seed: 7", "algorithm: random"),
+        lambda text: text.replace("seed: 7", "early_stop: asha"),
+        lambda text: text + "folds: {search_on: [1]}\n",
+        lambda text: text + "start_with: [{lr: 1e-3}]\n",
+        lambda text: text + "  epochs: 9\n",
+    ],
+)
+def test_what_decides_something_changes_the_id(tmp_path: Path, change: Callable[[str], str]) -> None:
+    assert write(tmp_path, change(BASE)).space_id != write(tmp_path, BASE).space_id
+
+
+def test_settings_can_be_replaced_from_the_command_line(tmp_path: Path) -> None:
+    space = write(tmp_path, BASE)
+    assert replace(space, search=replace(space.search, trials=3)).space_id == space.space_id
+
+
+def test_searched_leaves_out_what_is_fixed(tmp_path: Path) -> None:
+    space = write(tmp_path, BASE + "  epochs: 9\n  windows: [brain]\n")
+    assert [parameter.key for parameter in space.searched] == ["architecture", "lr"]
+    assert space.parameter("epochs") is not None
+    assert space.parameter("dropout") is None
+
+
+def test_a_check_of_another_room_fails_where_the_name_stands(tmp_path: Path) -> None:
+    def check(name: str) -> None:
+        if name != "resnet18":
+            raise ConfigError(f"unknown architecture {name!r}")
+
+    space = write(tmp_path, BASE)
+    with pytest.raises(ConfigError, match=r"space\.yaml:3:28: .*architecture\[1\]: unknown architecture 'resnet34'"):
+        space.check_names({"architecture": check, "optimizer": check})
+
+
+def test_an_error_inside_at_gets_the_place(tmp_path: Path) -> None:
+    space = write(tmp_path, BASE)
+    with pytest.raises(ConfigError, match=r"space\.yaml:1:18: search\.trials: too many"), space.at("search", "trials"):
+        raise ConfigError("too many")
+
+
+def test_an_error_without_a_file_still_has_its_message() -> None:
+    assert str(Space("x", ()).error("no such searcher", "search", "algorithm")) == "no such searcher"

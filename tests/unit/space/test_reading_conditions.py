@@ -1,0 +1,85 @@
+"""``when`` in every form, and its mistakes at their place."""
+
+from pathlib import Path
+
+import pytest
+
+from ichtune.errors import ConfigError
+from ichtune.space.conditions import Condition, Test
+from ichtune.space.reading_conditions import read_condition
+from ichtune.space.reading_parameters import read_domain
+from ichtune.yaml_positions import read_yaml
+
+PARENTS = """\
+parameters:
+  optimizer: [sgd, adamw, radam]
+  lr: {low: 1e-4, high: 1e-2, log: true}
+  neighbours: [0, 1, 2]
+  windows: [brain, bone, [[41, 80]]]
+  loss_weights: {choices: [[2, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1]]}
+  loss: bce
+"""
+
+
+def condition(tmp_path: Path, when: str) -> Condition:
+    path = tmp_path / "space.yaml"
+    path.write_text(f"{PARENTS}  momentum: {{low: 0.8, high: 0.9, when: {when}}}\n")
+    document = read_yaml(path)
+    domains = {key: read_domain(document, key, {}) for key in document.mapping("parameters")}
+    return read_condition(document, "momentum", domains)
+
+
+@pytest.mark.parametrize(
+    ("when", "expected"),
+    [
+        ("{optimizer: sgd}", ((Test("optimizer", "eq", "sgd"),),)),
+        ("{optimizer: [sgd, radam]}", ((Test("optimizer", "in", ("sgd", "radam")),),)),
+        ("{optimizer: {not_in: [sgd]}}", ((Test("optimizer", "not_in", ("sgd",)),),)),
+        ("{lr: {ge: 1e-3, lt: 1e-2}}", ((Test("lr", "ge", 1e-3), Test("lr", "lt", 1e-2)),)),
+        (
+            "{optimizer: sgd, neighbours: {gt: 0}}",
+            ((Test("optimizer", "eq", "sgd"), Test("neighbours", "gt", 0)),),
+        ),
+        (
+            "[{optimizer: sgd}, {neighbours: {ne: 1}}]",
+            ((Test("optimizer", "eq", "sgd"),), (Test("neighbours", "ne", 1),)),
+        ),
+        ("{windows: [[41, 80]]}", ((Test("windows", "eq", "41/80"),),)),
+        ("{windows: [brain, [[41, 80]]]}", ((Test("windows", "in", ("brain", "41/80")),),)),
+        ("{windows: 41/80}", ((Test("windows", "eq", "41/80"),),)),
+        ("{loss_weights: [1, 1, 1, 1, 1, 1]}", ((Test("loss_weights", "eq", "1,1,1,1,1,1"),),)),
+        ("{loss: focal}", ((Test("loss", "eq", "focal"),),)),
+    ],
+)
+def test_every_form(tmp_path: Path, when: str, expected: Condition) -> None:
+    assert condition(tmp_path, when) == expected
+
+
+@pytest.mark.parametrize(
+    ("when", "message"),
+    [
+        ("{optimizr: sgd}", r"when\.optimizr: unknown parent 'optimizr'\. Did you mean 'optimizer'"),
+        ("{optimizer: sdg}", r"when\.optimizer: optimizer is never 'sdg'\. Did you mean 'sgd'"),
+        ("{optimizer: [sgd, adan]}", r"when\.optimizer\[1\]: optimizer is never 'adan'"),
+        ("{optimizer: {gt: 1}}", "optimizer is no number"),
+        ("{lr: {gt: fast}}", r"when\.lr\.gt: must be a number, got 'fast'"),
+        ("{lr: 1}", r"lr is never 1: it lies in 0\.0001 to 0\.01"),
+        ("{lr: {above: 1}}", "unknown relation 'above'"),
+        ("{lr: {not_in: 1e-3}}", r"when\.lr\.not_in: must be a list of values"),
+        ("{windows: bne}", r"when\.windows: unknown window set 'bne'. Did you mean 'bone'"),
+        ("{windows: subdural}", "windows is never 'subdural'"),
+        ("sgd", "must map parameters to values"),
+        ("[]", "must map parameters to values"),
+        ("{}", "must map parameters to values"),
+    ],
+)
+def test_mistakes_are_reported_where_they_stand(tmp_path: Path, when: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        condition(tmp_path, when)
+    assert str(caught.value).startswith(f"{tmp_path / 'space.yaml'}:8:")
+
+
+def test_no_when_is_no_condition(tmp_path: Path) -> None:
+    path = tmp_path / "space.yaml"
+    path.write_text(PARENTS)
+    assert read_condition(read_yaml(path), "optimizer", {}) == ()

@@ -1,0 +1,51 @@
+"""Recipe files: defaults, and mistakes told where they stand."""
+
+from pathlib import Path
+
+import pytest
+
+from ichtune.errors import ConfigError
+from ichtune.recipe import Recipe
+from ichtune.recipe_file import read_recipe
+
+
+def write(folder: Path, text: str) -> str:
+    path = folder / "mine.yaml"
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def test_keys_that_are_left_out_take_the_defaults(tmp_path: Path) -> None:
+    read = read_recipe(write(tmp_path, "version: 1\nlr: 1e-4\nwindows: [[40, 80], [80, 200]]\n"))
+    assert read == Recipe(lr=1e-4, windows=[[40, 80], [80, 200]])  # type: ignore[arg-type]
+    assert read_recipe(write(tmp_path, "seed: 7\n")) == Recipe()
+
+
+def test_a_shipped_recipe_is_read_by_name() -> None:
+    assert read_recipe("exp_40").epochs == 25
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("version: 1\nlearn_rate: 1e-4\n", r"mine\.yaml:2:1: unknown key 'learn_rate'"),
+        ("epoch: 3\n", r"mine\.yaml:1:1: unknown key 'epoch'\. Did you mean 'epochs'"),
+        ("epochs: 3\nlr: high\n", r"mine\.yaml:2:5: lr: recipe key 'lr' must be a number, got 'high'"),
+        ("epochs: 0\nlr: high\n", r"mine\.yaml:1:9: epochs: recipe key 'epochs' must be at least 1, got 0"),
+        ("windows: brian\n", r"mine\.yaml:1:10: windows: unknown window set 'brian'\. Did you mean 'brain'"),
+        ("warmup: 0.6\nepochs: 2\nanneal_start: 0.5\n", r"mine\.yaml:1:9: warmup: .*'anneal_start' must not lie before"),
+        ("version: 2\n", r"mine\.yaml:1:10: version: this ichtune reads version 1 of recipe files, got 2"),
+        ("version: true\n", r"reads version 1 of recipe files, got True"),
+        ("- lr\n", r"mine\.yaml:1:1: a recipe maps keys to values; expected some of architecture"),
+        ("lr: 1\nlr: 2\n", r"mine\.yaml:2:1: duplicate key 'lr'"),
+        ("", r"mine\.yaml: the file is empty"),
+    ],
+)
+def test_a_mistake_is_told_where_it_stands(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read_recipe(write(tmp_path, text))
+
+
+def test_a_name_that_is_not_shipped_is_answered_with_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"no shipped recipe has that name\. Did you mean 'exp_00'"):
+        read_recipe("exp_001")
