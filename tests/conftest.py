@@ -1,5 +1,6 @@
 """A tiny but complete prepared workspace whose labels can be read from its pixels, made without a DICOM file."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from ichtune.labels import ANY, LABELS, SUBTYPES
 from ichtune.layout import Layout
 from ichtune.tables import LABEL_ISSUES, SLICES, write_json, write_table
 from ichtune.workspace import Workspace
+
+# Tiny networks gain nothing from threads, and one gives the same bits everywhere. Read when torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 FakeWorkspace = Callable[..., Workspace]
 

@@ -33,7 +33,17 @@ from ichtune.data.hu_cache import (
     file_sha256,
     read_about,
 )
-from ichtune.data.shards import ShardResult, ShardTask, build_shard, plan_shards, read_shard, remove_leftovers
+from ichtune.data.shards import (
+    DONE_SUFFIX,
+    ShardResult,
+    ShardTask,
+    build_shard,
+    plan_shards,
+    read_rows,
+    read_shard,
+    remove_leftovers,
+    rows_name,
+)
 from ichtune.data.source_files import SourceFiles, state_hash
 from ichtune.errors import ConflictError, DataError, StorageError
 from ichtune.tables import write_json
@@ -102,9 +112,7 @@ def build_cache(
         key = _source_key(source, size_px)
         found = _find_built(hu_folder, key)
         if found:
-            results = [result for task in plan_shards(source, found, size_px) if (result := read_shard(task))]
-            if sum(len(result.rows) for result in results) == len(source.files):
-                return CacheBuild(found, found.name, _all_rows(results), True)
+            return found
         building = hu_folder / f".building-{size_px or 'native'}"
         building.mkdir(parents=True, exist_ok=True)
         remove_leftovers(building)
@@ -113,7 +121,8 @@ def build_cache(
         cache_id = _finish(building, results, size_px)
         if not _has_unreadable_files(results):
             _note_built(hu_folder, key, cache_id)
-        return CacheBuild(_settle(building, hu_folder / cache_id), cache_id, _all_rows(results), False)
+        folder = _settle(building, hu_folder / cache_id)
+        return CacheBuild(folder, cache_id, _all_rows([result.rows for result in results]), False)
 
 
 def available_cores() -> int:
@@ -181,6 +190,7 @@ def _end_with(sentinel: int) -> None:
 
 def _finish(building: Path, results: Sequence[ShardResult], size_px: int | None) -> str:
     """Write the index and, last, ``cache.json``; returns the cache_id."""
+    _remove_others(building, results)
     index = np.zeros(sum(len(result.rows) for result in results), dtype=INDEX_DTYPE)
     index["shard"] = np.repeat(np.arange(len(results)), [len(result.rows) for result in results])
     for axis in ("height", "width"):
@@ -199,6 +209,14 @@ def _finish(building: Path, results: Sequence[ShardResult], size_px: int | None)
     }
     write_json(about, building / CACHE_JSON)
     return cache_id
+
+
+def _remove_others(building: Path, results: Sequence[ShardResult]) -> None:
+    """Remove shards that a stopped build made when the source had more files."""
+    numbers = {result.number for result in results}
+    for path in building.glob("[0-9]*"):
+        if int(path.name.split(".", 1)[0]) not in numbers:
+            path.unlink()
 
 
 def _offsets(result: ShardResult) -> np.ndarray:
@@ -224,7 +242,13 @@ def _settle(building: Path, folder: Path) -> Path:
         os.replace(building, folder)
     else:
         shutil.rmtree(building)
+    _remove_notes(folder)
     return folder
+
+
+def _remove_notes(folder: Path) -> None:
+    for note in folder.glob(f"*{DONE_SUFFIX}"):
+        note.unlink(missing_ok=True)
 
 
 def _source_key(source: SourceFiles, size_px: int | None) -> str:
@@ -240,15 +264,19 @@ def _built_from(hu_folder: Path) -> dict[str, str]:
     return dict(noted) if isinstance(noted, dict) else {}
 
 
-def _find_built(hu_folder: Path, key: str) -> Path | None:
+def _find_built(hu_folder: Path, key: str) -> CacheBuild | None:
+    """The cache that was built from the same files, unless it is gone or not whole."""
     cache_id = _built_from(hu_folder).get(key)
     if cache_id is None:
         return None
+    folder = hu_folder / cache_id
     try:
-        read_about(hu_folder / cache_id)
+        n_shards = len(read_about(folder)["shards"])
+        rows = _all_rows([read_rows(folder / rows_name(number)) for number in range(n_shards)])
     except DataError:
         return None
-    return hu_folder / cache_id
+    _remove_notes(folder)
+    return CacheBuild(folder, cache_id, rows, True)
 
 
 def _note_built(hu_folder: Path, key: str, cache_id: str) -> None:
@@ -260,8 +288,8 @@ def _has_unreadable_files(results: Sequence[ShardResult]) -> bool:
     return any(result.rows["reason"].str.startswith("unreadable_file").any() for result in results)
 
 
-def _all_rows(results: Sequence[ShardResult]) -> pd.DataFrame:
-    return pd.concat([result.rows for result in results], ignore_index=True)
+def _all_rows(shards: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    return pd.concat(shards, ignore_index=True)
 
 
 @contextmanager

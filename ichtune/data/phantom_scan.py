@@ -101,7 +101,7 @@ def draw_scan(rng: np.random.Generator, size_px: int, difficulty: float) -> Scan
         grain=number(0.2, 0.8),
         cupping_hu=number(1, 5) * min(2.0, difficulty),
         base_streak_hu=number(4, 12),
-        glare_rate=0.02 * difficulty,
+        glare_rate=0.05 * difficulty,
     )
 
 
@@ -256,7 +256,7 @@ def _streaks(rng: np.random.Generator, scan: Scan, x: Field, y: Field, z_mm: flo
         side = 1.0 if draws[13] < 0.5 else -1.0
         where = (side * (25.0 + 35.0 * draws[14]), 90.0 * draws[15] - 45.0, 0.0)
         patch = anatomy.ellipsoid(x, y, x * 0, where, (8.0 + 8 * draws[13], 6.0 + 14.0 * draws[14], 1e3))
-        out += np.float32(18.0 + 22.0 * draws[15]) * np.clip(-patch / 30.0, 0.0, 1.0)
+        out += np.float32(18.0 + 22.0 * draws[15]) * np.clip(-patch / 12.0, 0.0, 1.0)
     return out
 
 

@@ -1,10 +1,11 @@
 """Writing the HU cache: one shard is one unit of work, of resuming and of loss.
 
-A shard is written under a temporary name, flushed to disk and renamed; its rows file is renamed after it, so
-that a shard counts as done only when both are whole.
+A shard and its rows are written under temporary names, flushed to disk and renamed, and a note is written
+after them, so that a shard counts as done only when both are whole. The notes go when the cache is finished.
 """
 
 import hashlib
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +21,13 @@ from ichtune.data.index import ROW_COLUMNS, FileReading, read_file
 from ichtune.data.resize import fit_hu
 from ichtune.data.source_files import SourceFiles, state_hash
 from ichtune.errors import DataError, StorageError
+from ichtune.tables import write_json
 
 MAX_SHARD_ROWS = 1024
 _MIN_SHARD_ROWS = 64
 _SMALL_SET_SHARDS = 32
 _TEMPORARY = ".tmp"
+DONE_SUFFIX = ".done.json"
 #: Columns of a rows file beyond those of the table.
 _SHAPE_COLUMNS = {"height": "int32", "width": "int32"}
 
@@ -56,6 +59,11 @@ class ShardTask:
     def rows(self) -> Path:
         """What its files told about themselves."""
         return self.folder / rows_name(self.number)
+
+    @property
+    def done(self) -> Path:
+        """Written last: says which files the shard was built from; gone when the cache is finished."""
+        return self.folder / f"{self.number:05d}{DONE_SUFFIX}"
 
 
 @dataclass(frozen=True)
@@ -128,27 +136,35 @@ def build_shard(task: ShardTask) -> ShardResult:
             os.fsync(file.fileno())
         os.replace(partial, task.pixels)
         result = ShardResult(task.number, n_bytes, digest.hexdigest(), _frame(rows))
-        _write_rows(result, task)
+        _write_rows(result, task.rows)
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise StorageError(f"cannot write {task.pixels}: {error.strerror or error}") from error
+    write_json({"state": task.state, "n_bytes": n_bytes, "sha256": result.sha256}, task.done)
     return result
 
 
 def read_shard(task: ShardTask) -> ShardResult | None:
-    """Return a shard that an earlier build finished; None when it has to be built.
+    """Return a shard that an earlier build finished from the same files; None when it has to be built."""
+    try:
+        note = json.loads(task.done.read_text(encoding="utf-8"))
+        if note["state"] != task.state or task.pixels.stat().st_size != note["n_bytes"]:
+            return None
+        return ShardResult(task.number, note["n_bytes"], note["sha256"], read_rows(task.rows))
+    except (OSError, DataError, KeyError, TypeError, ValueError):
+        return None
 
-    Its rows were renamed last, so they vouch for the pixels; the length is compared all the same.
+
+def read_rows(path: Path) -> pd.DataFrame:
+    """Read what the files of a shard told.
+
+    Raises:
+        DataError: no such file, or not such a table.
     """
     try:
-        table = pq.read_table(task.rows)
-        about = table.schema.metadata or {}
-        n_bytes, sha256 = int(about[b"n_bytes"]), about[b"sha256"].decode()
-        is_whole = about[b"state"].decode() == task.state and task.pixels.stat().st_size == n_bytes
-        rows = table.to_pandas()[[*ROW_COLUMNS, *_SHAPE_COLUMNS]]
-    except (OSError, pa.ArrowException, KeyError, ValueError):
-        return None
-    return ShardResult(task.number, n_bytes, sha256, rows) if is_whole else None
+        return pq.read_table(path).to_pandas()[[*ROW_COLUMNS, *_SHAPE_COLUMNS]]
+    except (OSError, pa.ArrowException, KeyError) as error:
+        raise DataError(f"cannot read {path} ({error}); run `ichtune prepare` again") from error
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -181,16 +197,10 @@ def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
     )
 
 
-def _write_rows(result: ShardResult, task: ShardTask) -> None:
-    table = pa.Table.from_pandas(result.rows, preserve_index=False)
-    checks = {"n_bytes": str(result.n_bytes), "sha256": result.sha256, "state": task.state}
-    metadata = {
-        **(table.schema.metadata or {}),
-        **{key.encode(): value.encode() for key, value in checks.items()},
-    }
-    partial = task.rows.with_name(f"{task.rows.name}.{os.getpid()}{_TEMPORARY}")
+def _write_rows(result: ShardResult, path: Path) -> None:
+    partial = path.with_name(f"{path.name}.{os.getpid()}{_TEMPORARY}")
     with partial.open("wb") as file:
-        pq.write_table(table.replace_schema_metadata(metadata), file)
+        pq.write_table(pa.Table.from_pandas(result.rows, preserve_index=False), file)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(partial, task.rows)
+    os.replace(partial, path)

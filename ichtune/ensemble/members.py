@@ -9,7 +9,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -248,21 +247,10 @@ def _named_members(workspace: Workspace, recipe_ids: Sequence[str]) -> tuple[Mem
 
 
 def _recipe_summary(path: Path) -> str:
-    """Return one short line from a run's recipe.json, read as plain JSON; empty where there is none."""
+    """Return the short line that a run's recipe.json gives of itself; empty where there is none."""
     if not path.is_file():
         return ""
     try:
-        recipe: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return str(json.loads(path.read_text(encoding="utf-8")).get("summary", ""))
     except ValueError as error:
         raise DataError(f"{path} is no readable JSON ({error}); run `ichtune train` again") from error
-    windows = recipe.get("windows", "")
-    if not isinstance(windows, str):
-        windows = "+".join("/".join(f"{number:g}" for number in window) for window in windows)
-    parts = [str(recipe.get("architecture", "")), windows]
-    if recipe.get("neighbours"):
-        parts.append(f"±{recipe['neighbours']}")
-    if "image_px" in recipe:
-        parts.append(f"{recipe['image_px']}px")
-    if "lr" in recipe:
-        parts.append(f"lr={recipe['lr']:.1e}")
-    return "|".join(part for part in parts if part)

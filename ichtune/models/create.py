@@ -1,7 +1,7 @@
 """create_model: the one way to a network, ours or timm's."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -12,6 +12,9 @@ from torch import nn
 from ichtune.errors import ConfigError, DataError, nearest
 from ichtune.labels import N_LABELS
 from ichtune.models.architectures import ARCHITECTURES
+
+#: The lowest rate that a network starts from: rarer labels are left to be learnt.
+LOWEST_RATE = 1e-3
 
 
 def check_architecture(name: str) -> None:
@@ -114,7 +117,7 @@ def _check_covered(model: nn.Module, architecture: str, path: str) -> None:
     if missing:
         raise DataError(
             f"pretrained weights {path!r} are not those of {architecture!r}: {len(missing)} of its {len(names)} "
-            f"weights are not in the file, the first {missing[0]!r}; name the file of that network, in timm's own layout"
+            f"weights are not in the file, the first {missing[0]!r}; name that network's file, in timm's own layout"
         )
 
 
@@ -143,3 +146,36 @@ def _pretrained_help(architecture: str, pretrained: bool | str, error: Exception
         f"cannot load pretrained weights of {architecture!r} from {where}: {cause}. Either (1) fill the hub cache on "
         f"a machine with a network, (2) write pretrained: path/to/weights.safetensors, or (3) pretrained: false"
     )
+
+
+@torch.no_grad()
+def start_at_rates(model: nn.Module, rates_L: Sequence[float]) -> None:
+    """Let an untrained network answer every slice with the label rates, so that no epoch is spent on learning them.
+
+    The last layer's weights become zero and its bias the log odds of the rates. Most labels are rare: from a random start
+    the first hundreds of steps would do nothing but push every probability down.
+
+    Args:
+        model: what ``create_model`` made.
+        rates_L: share of positive slices of each label, in label order.
+
+    Raises:
+        ConfigError: the network's last layer is neither linear nor a 1x1 convolution with a bias.
+
+    Source: Lin et al., Focal Loss for Dense Object Detection, ICCV 2017, section 4.1.
+    """
+    last = next(
+        (m for m in reversed(list(model.modules())) if isinstance(m, nn.Linear | nn.Conv2d) and _answers(m)), None
+    )
+    if last is None or last.bias is None:
+        raise ConfigError(
+            f"{type(model).__name__} ends in no linear layer of {N_LABELS} outputs with a bias, which ichtune needs to "
+            f"start from the label rates; take another architecture"
+        )
+    odds_L = torch.logit(torch.tensor(rates_L, dtype=torch.float64).clamp(LOWEST_RATE, 1.0 - LOWEST_RATE))
+    last.weight.zero_()
+    last.bias.copy_(odds_L)
+
+
+def _answers(layer: nn.Linear | nn.Conv2d) -> bool:
+    return (layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels) == N_LABELS

@@ -39,8 +39,9 @@ def redo_commands(workspace: Workspace) -> tuple[list[str], list[str]]:
             notes.append(f"ENSEMBLE.yaml is {json.dumps(dict(blend_spec), sort_keys=True)}")
     if any(row.get("test_loss") is not None for row in _ladder(workspace)):
         submission = shlex.quote(f"{root.name}/{workspace.layout.submission.name}")
-        commands.append(f"ichtune score {submission} --truth TRUTH.csv --ladder --work {work}")
-        notes.append("TRUTH.csv is the truth of the test set; a phantom's is truth.csv in its folder.")
+        is_phantom = workspace.about.get("generated")
+        truth = shlex.quote(str(_shown_source(workspace) / "truth.csv")) if is_phantom else "TRUTH.csv"
+        commands.append(f"ichtune score {submission} --truth {truth} --ladder --work {work}")
     return [*commands, f"ichtune report --work {work}"], notes
 
 
@@ -55,14 +56,11 @@ def _train_commands(workspace: Workspace, work: str) -> list[str]:
 
 
 def _prepare_commands(workspace: Workspace, root: Path) -> tuple[list[str], list[str]]:
-    about = workspace.about
-    source = Path(str(about.get("source_dir") or "DICOM_DIR"))
-    inside = source.is_relative_to(root.parent)
-    shown = Path(identities_of(workspace).hide(str(source.relative_to(root.parent) if inside else source)))
+    about, shown = workspace.about, _shown_source(workspace)
     folder = shlex.quote(str(shown))
     commands, notes = [], []
     if about.get("generated"):
-        spec = (read_json_object(source / PHANTOM_JSON, "phantom") or {}).get("spec")
+        spec = (read_json_object(_source(workspace) / PHANTOM_JSON, "phantom") or {}).get("spec")
         options = _phantom_options(spec or {})
         commands.append(f"ichtune phantom {folder}{options}")
         if not spec:
@@ -72,6 +70,17 @@ def _prepare_commands(workspace: Workspace, root: Path) -> tuple[list[str], list
     commands[-1] += f" --size {'native' if size is None else size}"
     commands[-1] += (f" --folds {k}" if k else "") + (f" --seed {seed}" if seed is not None else "")
     return commands, notes
+
+
+def _source(workspace: Workspace) -> Path:
+    return Path(str(workspace.about.get("source_dir") or "DICOM_DIR"))
+
+
+def _shown_source(workspace: Workspace) -> Path:
+    """The source folder as it is written on the page."""
+    source, beside = _source(workspace), workspace.layout.root.resolve().parent
+    relative = source.relative_to(beside) if source.is_relative_to(beside) else source
+    return Path(identities_of(workspace).hide(str(relative)))
 
 
 def _labels_option(about: Mapping[str, Any], shown: Path) -> str:

@@ -27,6 +27,6 @@ class Identities:
 def identities_of(workspace: Workspace) -> Identities:
     """Collect the identities of a workspace's slices."""
     slices = workspace.slices
-    shown = frozenset(slices["image_id"])
-    private = {str(value) for column in _COLUMNS for value in slices[column].unique() if value}
+    shown = frozenset(slices["image_id"].tolist())
+    private = {str(value) for column in _COLUMNS for value in slices[column].unique().tolist() if value}
     return Identities(frozenset(private - shown), shown)

@@ -67,7 +67,7 @@ def ladder_plot(rows: Sequence[Mapping[str, float | str | None]]) -> str:
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_xlabel(f"{LOSS} (lower is better)")
         axes.grid(axis="y", visible=False)
-        axes.figure.legend(loc="outside upper left", ncols=3, handletextpad=0.2, columnspacing=1.2)
+        _legend(axes, ncols=3, handletextpad=0.2)
 
     return draw_svg(
         "ladder", "Score ladder as a dot plot", draw, width_in=6.2, height_in=1.2 + 0.32 * len(rows)
@@ -89,7 +89,7 @@ def reliability_plot(points: Sequence[Mapping[str, float]]) -> str:
         axes.plot(x, y, color=BLUE, marker="o", markersize=5, linewidth=1.2, label="blend, 95 % interval")
         axes.set(xlabel="predicted probability of any", ylabel="share that has a bleed")
         axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
-        axes.figure.legend(loc="outside upper left", ncols=2, columnspacing=1.2)
+        _legend(axes, ncols=2)
 
     return draw_svg("reliability", "Reliability curve of the blend for the label any", draw, height_in=3.8)
 
@@ -117,7 +117,7 @@ def learning_curves(
         _prior_line(axes, [loss for _, points in curves for _, loss in points], prior_loss)
         axes.set(xlabel="epoch", ylabel=f"validation {LOSS}")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.figure.legend(loc="outside upper left", ncols=5, columnspacing=1.2)
+        _legend(axes, ncols=5)
 
     return draw_svg("curves", "Learning curves of all trials", draw, height_in=3.6)
 
@@ -139,7 +139,7 @@ def best_so_far(searches: Mapping[str, Sequence[tuple[int, float]]], prior_loss:
             axes.step(spent, best, where="post", color=color, lw=1.8, label=name)
         _prior_line(axes, [loss for points in searches.values() for _, loss in points], prior_loss)
         axes.set(xlabel="epochs spent, all trials", ylabel=f"best {LOSS}")
-        axes.figure.legend(loc="outside upper left", ncols=3, columnspacing=1.2)
+        _legend(axes, ncols=3)
 
     return draw_svg("best", "Best loss so far against epochs spent", draw, height_in=3.6)
 
@@ -172,7 +172,7 @@ def window_strip(groups: Mapping[str, Sequence[tuple[str, float]]], prior_loss: 
         axes.set_ylim(len(groups) - 0.5, -0.5)
         axes.set_xlabel(f"best validation {LOSS} of a trial")
         axes.grid(axis="y", visible=False)
-        axes.figure.legend(loc="outside upper left", ncols=5, columnspacing=1.2, handletextpad=0.3)
+        _legend(axes, ncols=5, handletextpad=0.3)
 
     return draw_svg(
         "windows",
@@ -207,7 +207,7 @@ def label_rates(overall: Mapping[str, float], by_fold: Mapping[int, Mapping[str,
         for place, (label, rate) in enumerate(overall.items()):
             x = [100 * rates[label] for rates in by_fold.values()]
             axes.plot([100 * rate] * 2, [place - 0.32, place + 0.32], color=INK, lw=1.6)
-            axes.plot(x, [place] * len(x), "o", color=GREEN, alpha=0.7, ms=6, mec="none")
+            axes.plot(x, [place] * len(x), "o", color=GREEN, alpha=0.7, ms=6, mec="none", clip_on=False)
         axes.set_yticks(range(len(overall)), list(overall))
         axes.set_ylim(len(overall) - 0.5, -0.5)
         axes.set_xlim(left=0)
@@ -231,6 +231,20 @@ def picture(hu_HW: np.ndarray, window: Window) -> str:
         grey = np.asarray(cv2.resize(grey, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
     png = cv2.imencode(".png", grey)[1]
     return "data:image/png;base64," + base64.b64encode(png.tobytes()).decode("ascii")
+
+
+def _legend(axes: Axes, ncols: int, handletextpad: float = 0.5) -> None:
+    """Put the legend above the axes, if there is anything to name."""
+    handles, labels = axes.get_legend_handles_labels()
+    if handles:
+        axes.figure.legend(
+            handles,
+            labels,
+            loc="outside upper left",
+            ncols=ncols,
+            columnspacing=1.2,
+            handletextpad=handletextpad,
+        )
 
 
 def _prior_line(

@@ -9,10 +9,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ichtune.errors import ConfigError
 from ichtune.labels import LABELS
 from ichtune.metrics import per_label_log_loss, slice_losses
-from ichtune.recipe import Recipe, recipe_keys
 from ichtune.report.json_files import read_json_object
 from ichtune.tables import P_COLUMNS, PREDICTIONS, read_table
 from ichtune.workspace import Workspace
@@ -104,15 +102,11 @@ def joined_predictions(workspace: Workspace, path: Path) -> tuple[np.ndarray, np
 
 
 def run_title(workspace: Workspace, recipe_id: str) -> str:
-    """Return a run's recipe in one line; empty where it is not kept or cannot be read by this version."""
+    """Return the short line that a run's recipe.json gives of itself; empty where it is not kept."""
     about = read_json_object(workspace.layout.runs / recipe_id / "recipe.json", "train")
     if about is None:
         return ""
-    try:
-        recipe = about.get("recipe", about)
-        return Recipe.from_dict({key: recipe[key] for key in recipe_keys() if key in recipe}).summary
-    except ConfigError:
-        return ""
+    return str(about.get("summary", ""))
 
 
 def _seconds(folder: Path) -> float | None:

@@ -56,12 +56,11 @@ def ray_session(address: str | None, token_path: Path, *, dashboard: bool = True
     if ray.is_initialized():
         yield _describe("", "", joined=True)
         return
-    with _on_loopback(local), _sigterm_as_sigint():
+    with _on_loopback(local):
         context = _start_local(dashboard) if local else _join(str(wanted))
         try:
-            yield _describe(
-                context.dashboard_url, os.environ.get("RAY_AUTH_TOKEN_PATH", ""), joined=not local
-            )
+            with _sigterm_as_sigint():  # after Ray's start, which sets a handler of its own
+                yield _describe(context.dashboard_url, os.environ.get("RAY_AUTH_TOKEN_PATH", ""), joined=not local)
         finally:
             ray.shutdown()
 

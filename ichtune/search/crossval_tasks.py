@@ -94,9 +94,7 @@ def _run_tasks(
     asked = trial_resources(resources, cluster.n_gpus)
     n_concurrent(asked, cluster)
     n_threads = max(1, int(asked["cpu"]))
-    remote = ray.remote(num_cpus=asked["cpu"], num_gpus=asked.get("gpu", 0), max_retries=MAX_FAILURES)(
-        _train_fold
-    )
+    remote = ray.remote(num_cpus=asked["cpu"], num_gpus=asked.get("gpu", 0), max_retries=MAX_FAILURES)(_train_fold)
     work = str(workspace.layout.root.resolve())
     pending = {
         remote.options(name=f"{task.recipe.recipe_id}|fold_{task.fold}|{task.recipe.summary}").remote(
@@ -143,9 +141,7 @@ def _progress(
 ) -> CrossvalProgress:
     unfinished = set(pending)
     epochs_done = sum(
-        _epochs_so_far(fold_folder(workspace, task.recipe, task.fold))
-        if task in unfinished
-        else task.recipe.epochs
+        _epochs_so_far(fold_folder(workspace, task.recipe, task.fold)) if task in unfinished else task.recipe.epochs
         for task in tasks
     )
     epochs = sum(task.recipe.epochs for task in tasks)

@@ -135,9 +135,7 @@ class Ledger:
             kind = event.get("event")
             if kind == "start":
                 recipe = Recipe.from_dict(event["recipe"])
-                trials[event["trial"]] = TrialRecord(
-                    event["trial"], event["parameters"], event["optuna"], recipe
-                )
+                trials[event["trial"]] = TrialRecord(event["trial"], event["parameters"], event["optuna"], recipe)
             elif kind == "epoch":
                 record = trials[event["trial"]]
                 if event["epoch"] == len(record.curve) + 1:
@@ -151,9 +149,7 @@ class Ledger:
         try:
             text = self.path.read_text(encoding="utf-8")
         except OSError as error:
-            raise DataError(
-                f"cannot read {self.path}: {error.strerror}; run `ichtune search` first"
-            ) from error
+            raise DataError(f"cannot read {self.path}: {error.strerror}; run `ichtune search` first") from error
         lines = text.split("\n")
         for number, line in enumerate(lines, start=1):
             try:
@@ -162,14 +158,10 @@ class Ledger:
             except ValueError as error:
                 if number == len(lines):  # no newline yet: being written, or cut by a kill
                     return
-                raise DataError(
-                    f"{self.path}:{number} is damaged ({error}); restore the file from a copy"
-                ) from error
+                raise DataError(f"{self.path}:{number} is damaged ({error}); restore the file from a copy") from error
 
     def _append(self, event: Mapping[str, Any]) -> None:
-        line = json.dumps(
-            {"schema_version": SCHEMA_VERSION, "ichtune_version": __version__, **event}, sort_keys=True
-        )
+        line = json.dumps({"schema_version": SCHEMA_VERSION, "ichtune_version": __version__, **event}, sort_keys=True)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a", encoding="utf-8") as file:
@@ -177,9 +169,7 @@ class Ledger:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise StorageError(
-                f"cannot write {self.path}: {error.strerror}; free the disk and continue"
-            ) from error
+            raise StorageError(f"cannot write {self.path}: {error.strerror}; free the disk and continue") from error
 
 
 def _mend_torn_end(path: Path) -> None:

@@ -160,9 +160,7 @@ class LedgerSearcher(Searcher):
         self._ledger.start(record)
         return self._config_of(record)
 
-    def on_trial_complete(
-        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
-    ) -> None:
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Nothing to do: the next proposal reads the ledger, where the end of the trial is written."""
 
     def save(self, checkpoint_path: str) -> None:

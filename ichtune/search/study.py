@@ -103,9 +103,7 @@ def run_search(
     ledger.open(_identity(workspace, space), {"space": space.resolved()})
     records = ledger.records()
     if any(not record.ended for record in records) or len(records) < n_trials:
-        with ray_session(
-            options.address, ledger.path.parent / "ray_token", dashboard=options.dashboard
-        ) as cluster:
+        with ray_session(options.address, ledger.path.parent / "ray_token", dashboard=options.dashboard) as cluster:
             if on_start is not None:
                 on_start(cluster, records)
             _tune(workspace, space, options, ledger, n_trials, cluster, on_event)
@@ -212,9 +210,7 @@ def _tune(
             search_alg=LedgerSearcher(space, ledger, n_trials, config_of),
             scheduler=create_scheduler(space.search.early_stop, [r for r in records if r.ended]),
             num_samples=-1,
-            max_concurrent_trials=options.concurrent
-            or space.search.concurrent
-            or n_concurrent(resources, cluster),
+            max_concurrent_trials=options.concurrent or space.search.concurrent or n_concurrent(resources, cluster),
             time_budget_s=options.time_s or space.search.time_s,
             reuse_actors=True,
             trial_name_creator=_trial_name,

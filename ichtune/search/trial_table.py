@@ -71,9 +71,7 @@ def leaderboard(layout: Layout, search: str | None = None) -> list[dict[str, Any
             row = {key: value for key, value in _row(name, record).items() if key not in _LONG}
             row["best_loss"], row["last_loss"] = record.best_loss, record.last_loss
             rows.append({**row, **record.parameters})
-    return sorted(
-        rows, key=lambda row: (row["best_loss"] is None, row["best_loss"], row["search"], row["trial"])
-    )
+    return sorted(rows, key=lambda row: (row["best_loss"] is None, row["best_loss"], row["search"], row["trial"]))
 
 
 _LONG = ("recipe", "parameters", "curve")

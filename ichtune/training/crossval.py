@@ -223,7 +223,8 @@ def assemble_run(workspace: Workspace, recipe: Recipe) -> float:
             f"run `ichtune train` again"
         )
     test = pd.concat([read_table(folder / "test.parquet", PREDICTIONS) for folder in folders], ignore_index=True)
-    write_json({"recipe": recipe.to_dict(), **inputs}, folders[0].parent / "recipe.json")
+    about = {"recipe": recipe.to_dict(), "summary": recipe.summary, **inputs}
+    write_json(about, folders[0].parent / "recipe.json")
     write_table(test, workspace.layout.test(recipe.recipe_id), PREDICTIONS, inputs)
     write_table(oof, workspace.layout.oof(recipe.recipe_id), PREDICTIONS, inputs)
     p_NL = oof.set_index("image_id").loc[labelled["image_id"], list(P_COLUMNS)].to_numpy()

@@ -17,7 +17,7 @@ from ichtune.data.augment import find_augmentation
 from ichtune.data.dataset import SliceBatches, n_steps
 from ichtune.errors import ConflictError, DataError
 from ichtune.metrics import weighted_log_loss
-from ichtune.models.create import check_architecture, create_model
+from ichtune.models.create import check_architecture, create_model, start_at_rates
 from ichtune.recipe import Recipe
 from ichtune.training.checkpoint import (
     load_checkpoint,
@@ -113,6 +113,8 @@ class TrainingRun:
             pretrained=recipe.pretrained,
             dropout=recipe.dropout,
         )
+        if not isinstance(recipe.pretrained, str):  # weights that a user brings may hold a head of ours
+            start_at_rates(model, data.labels(train_rows).mean(axis=0).tolist())
         self.model = model.to(self.device).to(memory_format=torch.channels_last)
         self._optimizer = create_optimizer(self.model, recipe)
         self._average = WeightAverage(self.model, recipe.ema_decay)

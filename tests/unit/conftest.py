@@ -72,7 +72,8 @@ class BlendWorkspace:
         if test is not None:
             write_table(test, folder / "test.parquet", PREDICTIONS, inputs)
         recipe = {"architecture": f"net_{recipe_id}", "windows": "brain", "image_px": 64, "lr": 1e-3}
-        write_json(recipe, folder / "recipe.json")
+        summary = f"net_{recipe_id}|brain|64px|lr=1.0e-03"
+        write_json({"recipe": recipe, "summary": summary}, folder / "recipe.json")
         self.run_ids.append(recipe_id)
 
     def add_run(self, recipe_id: str, noise: float) -> None:

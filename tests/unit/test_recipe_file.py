@@ -33,7 +33,10 @@ def test_a_shipped_recipe_is_read_by_name() -> None:
         ("epochs: 3\nlr: high\n", r"mine\.yaml:2:5: lr: recipe key 'lr' must be a number, got 'high'"),
         ("epochs: 0\nlr: high\n", r"mine\.yaml:1:9: epochs: recipe key 'epochs' must be at least 1, got 0"),
         ("windows: brian\n", r"mine\.yaml:1:10: windows: unknown window set 'brian'\. Did you mean 'brain'"),
-        ("warmup: 0.6\nepochs: 2\nanneal_start: 0.5\n", r"mine\.yaml:1:9: warmup: .*'anneal_start' must not lie before"),
+        (
+            "warmup: 0.6\nepochs: 2\nanneal_start: 0.5\n",
+            r"mine\.yaml:1:9: warmup: .*'anneal_start' must not lie before",
+        ),
         ("version: 2\n", r"mine\.yaml:1:10: version: this ichtune reads version 1 of recipe files, got 2"),
         ("version: true\n", r"reads version 1 of recipe files, got True"),
         ("- lr\n", r"mine\.yaml:1:1: a recipe maps keys to values; expected some of architecture"),

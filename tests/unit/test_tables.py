@@ -132,9 +132,14 @@ def test_a_table_that_is_refused_leaves_the_old_one(tmp_path: Path) -> None:
 def test_a_file_that_is_left_half_written_is_removed(tmp_path: Path, stop: type[BaseException]) -> None:
     path = tmp_path / "file"
     path.write_text("old")
-    with pytest.raises(stop), whole_file(path) as temporary:
-        temporary.write_text("ne")
-        raise stop
+
+    def write() -> None:
+        with whole_file(path) as temporary:
+            temporary.write_text("ne")
+            raise stop
+
+    with pytest.raises(stop):
+        write()
     assert path.read_text() == "old"
     assert names_in(tmp_path) == ["file"]
 

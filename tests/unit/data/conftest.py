@@ -1,5 +1,6 @@
 """Tiny DICOM files for the tests of the data room."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,10 @@ def write_slice(stored: np.ndarray) -> WriteSlice:
     """Write one CT slice; keywords override tags, a value of None leaves a tag out."""
 
     def write(path: Path, pixels: np.ndarray | None = None, /, **tags: Any) -> Path:
-        dataset = make_slice(stored if pixels is None else pixels, **tags)
         path.parent.mkdir(parents=True, exist_ok=True)
-        dataset.save_as(path, enforce_file_format=True)
+        with warnings.catch_warnings(action="ignore"):  # the competition's ids are no valid UIDs
+            dataset = make_slice(stored if pixels is None else pixels, **tags)
+            dataset.save_as(path, enforce_file_format=True)
         return path
 
     return write

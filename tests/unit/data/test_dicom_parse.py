@@ -63,13 +63,13 @@ def test_a_deflated_file_cannot_inflate_without_bound(tmp_path, write_slice, mon
 )
 def test_other_files_are_no_dicom(head):
     assert not is_dicom(head)
-    with pytest.raises(DataError, match="^not_dicom"):
+    with pytest.raises(DataError, match=r"^not_dicom"):
         parse(head)
 
 
 def test_a_file_that_ends_after_its_meta_header_is_refused(tmp_path, write_slice):
     data = write_slice(tmp_path / "a.dcm").read_bytes()
-    with pytest.raises(DataError, match="^unreadable_header"):
+    with pytest.raises(DataError, match=r"^unreadable_header"):
         parse(data[: len(data) - len(without_meta(data))])
 
 

@@ -52,27 +52,27 @@ def test_rle_gives_the_stored_values(tmp_path, write_slice, stored):
 def test_a_stream_that_was_cut_is_refused_never_padded(tmp_path, write_slice, stored, syntax):
     frame = ENCODERS[syntax](stored)
     data = compressed(write_slice(tmp_path / "a.dcm"), frame[: len(frame) * 3 // 4], syntax)
-    with pytest.raises(DataError, match="^truncated_pixel_data"):
+    with pytest.raises(DataError, match=r"^truncated_pixel_data"):
         decode_pixels(parse(data))
 
 
 @pytest.mark.parametrize("syntax", ENCODERS)
 def test_a_stream_of_another_size_is_refused_before_it_is_decoded(tmp_path, write_slice, stored, syntax):
     data = compressed(write_slice(tmp_path / "a.dcm"), ENCODERS[syntax](stored), syntax, Rows=512)
-    with pytest.raises(DataError, match="^undecodable_pixels: the compressed image is 16 x 12"):
+    with pytest.raises(DataError, match=r"^undecodable_pixels: the compressed image is 16 x 12"):
         decode_pixels(parse(data))
 
 
 @pytest.mark.parametrize("syntax", [*ENCODERS, RLELossless])
 def test_noise_in_place_of_a_stream_is_refused(tmp_path, write_slice, syntax):
     noise = np.random.default_rng(0).bytes(4000)
-    with pytest.raises(DataError, match="^(undecodable|truncated)"):
+    with pytest.raises(DataError, match=r"^(undecodable|truncated)"):
         decode_pixels(parse(compressed(write_slice(tmp_path / "a.dcm"), noise, syntax)))
 
 
 def test_run_lengths_too_few_for_the_matrix_are_refused_before_decoding(tmp_path, write_slice):
     data = compressed(write_slice(tmp_path / "a.dcm"), b"\0" * 100, RLELossless, Rows=4000, Columns=4000)
-    with pytest.raises(DataError, match="^truncated_pixel_data: .* run lengths"):
+    with pytest.raises(DataError, match=r"^truncated_pixel_data: .* run lengths"):
         decode_pixels(parse(data))
 
 
@@ -88,7 +88,7 @@ def test_native_pixels_may_have_a_byte_of_padding_but_not_a_row(tmp_path, write_
     padded = write_slice(tmp_path / "a.dcm", odd, **tags, PixelData=odd.tobytes() + b"\0")
     assert (decode_pixels(parse(padded.read_bytes())) == odd).all()
     longer = write_slice(tmp_path / "b.dcm", PixelData=stored.tobytes() + b"\0" * 24)
-    with pytest.raises(DataError, match="^pixel_data_length"):
+    with pytest.raises(DataError, match=r"^pixel_data_length"):
         decode_pixels(parse(longer.read_bytes()))
 
 

@@ -51,6 +51,10 @@ def test_a_shard_without_its_rows_or_cut_short_is_built_again(task):
     assert read_shard(task) is None
     task.rows.write_bytes(rows)
     assert read_shard(task) is not None
+    note = task.done.read_text()
+    task.done.unlink()
+    assert read_shard(task) is None
+    task.done.write_text(note)
     task.pixels.write_bytes(task.pixels.read_bytes()[:-2])
     assert read_shard(task) is None
 

@@ -63,17 +63,11 @@ def test_identical_members_are_left_out_with_a_note(make_blend_workspace):
 
 def test_equal_summaries_are_told_apart(make_blend_workspace):
     made = make_blend_workspace(noises=(1.0, 1.2))
-    recipe = {
-        "architecture": "net",
-        "windows": [[40, 80], [80, 200]],
-        "neighbours": 1,
-        "image_px": 64,
-        "lr": 1e-3,
-    }
     for run in ("r0", "r1"):
-        (made.root / "runs" / run / "recipe.json").write_text(json.dumps(recipe), encoding="utf-8")
+        path = made.root / "runs" / run / "recipe.json"
+        path.write_text(json.dumps({"summary": "net|brain|±1|64px|lr=1.0e-03"}), encoding="utf-8")
     names = [m.name for m in load_panel(made.open()).members]
-    assert names == ["net|40/80+80/200|±1|64px|lr=1.0e-03|r0", "net|40/80+80/200|±1|64px|lr=1.0e-03|r1"]
+    assert names == ["net|brain|±1|64px|lr=1.0e-03|r0", "net|brain|±1|64px|lr=1.0e-03|r1"]
 
 
 def test_a_leaked_row_is_refused(make_blend_workspace):

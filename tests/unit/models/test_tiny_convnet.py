@@ -15,7 +15,7 @@ def test_any_number_of_channels_and_any_size_gives_logits(in_chans: int, size: i
 def test_one_bright_spot_reaches_the_classifier_undiluted() -> None:
     torch.manual_seed(0)
     model = TinyConvNet(1, 6, width=8).eval()
-    features = {}
+    features: dict[str, torch.Tensor] = {}
     model.classifier.register_forward_pre_hook(lambda _, inputs: features.update(pooled=inputs[0]))
 
     def pooled(size: int) -> torch.Tensor:

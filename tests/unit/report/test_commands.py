@@ -67,9 +67,10 @@ def test_a_scored_ladder_is_scored_again(full_workspace):
     workspace = full_workspace.open()
     rows = json.loads(workspace.layout.ladder.read_text(encoding="utf-8"))
     write_json([{**row, "test_loss": 0.2} for row in rows], workspace.layout.ladder)
-    commands, notes = redo_commands(workspace)
-    assert commands[-2] == "ichtune score work/submission.csv --truth TRUTH.csv --ladder --work work"
-    assert any("TRUTH.csv" in note for note in notes)
+    scored = "ichtune score work/submission.csv --truth {} --ladder --work work"
+    assert redo_commands(workspace)[0][-2] == scored.format("work/phantom/truth.csv")
+    set_about(full_workspace, generated=False)
+    assert redo_commands(full_workspace.open())[0][-2] == scored.format("TRUTH.csv")
 
 
 def test_a_bare_workspace_can_be_prepared_again(make_blend_workspace):

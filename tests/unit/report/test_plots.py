@@ -43,6 +43,10 @@ def test_every_figure_is_one_well_formed_svg_with_named_axes(svg):
     assert [text for text in texts(svg) if text and len(text) > 3]
 
 
+def test_a_ladder_without_a_figure_is_drawn_without_a_legend():
+    assert "blend" in texts(plots.ladder_plot([{"title": "blend", "oof_loss": None}]))
+
+
 def test_the_ladder_names_every_rung_and_only_the_kinds_of_loss_that_are_there():
     shown = texts(plots.ladder_plot(RUNGS))
     assert {"prior", "blend", "bare", "in sample", "test set"} <= set(shown)

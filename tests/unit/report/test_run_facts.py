@@ -3,7 +3,6 @@ import pytest
 
 from ichtune.labels import LABELS
 from ichtune.metrics import weighted_log_loss
-from ichtune.recipe import Recipe
 from ichtune.report.run_facts import collect_runs, joined_predictions, run_title
 from ichtune.tables import P_COLUMNS, PREDICTIONS, read_table, write_json, write_table
 
@@ -51,12 +50,9 @@ def test_a_run_that_does_not_cover_the_labels_says_so(make_blend_workspace):
 
 def test_the_title_is_the_recipe_in_one_line(make_blend_workspace):
     workspace = make_blend_workspace().open()
-    recipe = Recipe(architecture="tiny_convnet", windows="brain")
     path = workspace.layout.runs / "r0" / "recipe.json"
-    write_json({"recipe": recipe.to_dict(), "fold_plan_hash": "x"}, path)
-    assert run_title(workspace, "r0") == recipe.summary
-    write_json({"recipe": {**recipe.to_dict(), "lr": -1}}, path)
-    assert run_title(workspace, "r0") == ""
+    write_json({"summary": "tiny_convnet|brain|64px|lr=1.0e-03"}, path)
+    assert run_title(workspace, "r0") == "tiny_convnet|brain|64px|lr=1.0e-03"
     assert run_title(workspace, "no such run") == ""
 
 

@@ -55,7 +55,7 @@ def files_of(folder: Path) -> dict[str, tuple[int, bytes]]:
 def test_folds_split_patients_never_rows(session_workspace: Workspace) -> None:
     patients = session_workspace.slices["patient_id"].to_numpy(str)
     labelled = session_workspace.labelled.index
-    judged = []
+    judged: list[int] = []
     for fold in range(3):
         rows = fold_rows(session_workspace, fold)
         assert not set(patients[rows.train]) & set(patients[rows.valid])
@@ -144,8 +144,8 @@ def test_an_interrupted_fold_goes_on_to_the_same_predictions(
     train_fold(cut, RECIPE, 0, CPU, epochs.append)
     assert [epoch.epoch for epoch in epochs] == [2]
     for name in ("oof.parquet", "test.parquet"):
-        tables = [read_table(fold_folder(w, RECIPE, 0) / name, PREDICTIONS) for w in (whole, cut)]
-        pd.testing.assert_frame_equal(*tables)
+        one, other = (read_table(fold_folder(w, RECIPE, 0) / name, PREDICTIONS) for w in (whole, cut))
+        pd.testing.assert_frame_equal(one, other)
     assert not (fold_folder(cut, RECIPE, 0) / "resume.safetensors").exists()
 
 

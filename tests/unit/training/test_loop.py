@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -172,7 +171,7 @@ def test_too_few_slices_are_refused(session_workspace: Workspace) -> None:
 def test_a_name_that_no_table_knows_is_refused_before_time_is_spent(key: str) -> None:
     check_recipe(recipe())
     with pytest.raises(ConfigError, match=rf"unknown {key} 'qqq'"):
-        check_recipe(replace(recipe(), **{key: "qqq"}))
+        check_recipe(recipe(**{key: "qqq"}))
 
 
 def test_results_are_plain_numbers() -> None:

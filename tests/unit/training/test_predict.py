@@ -49,7 +49,8 @@ def test_input_has_a_channel_for_each_window_and_slice_and_lies_between_minus_on
 def test_probabilities_follow_the_rows_whatever_the_batches(
     data: SliceBatches, rows: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    net, done = model(), []
+    net = model()
+    done: list[int] = []
     monkeypatch.setattr(predict, "PREDICT_BATCH", 16)
     p_NL = predict_rows(net, RECIPE, data, rows, CPU, done.append)
     assert p_NL.shape == (len(rows), N_LABELS)

@@ -1,0 +1,208 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ichtune.data.folds import read_folds
+from ichtune.data.prepare import PrepareSpec, prepare
+from ichtune.errors import ConfigError, DataError, NothingUsableError, StorageError
+from ichtune.labels import LABELS
+from ichtune.layout import Layout
+from ichtune.tables import LABEL_ISSUES, SLICES, read_table
+from ichtune.workspace import Workspace
+
+N_TRAIN = 6
+
+
+@pytest.fixture
+def competition(tmp_path, write_slice) -> Path:
+    """Six labelled patients of two slices and one unlabelled patient, laid out as the competition is."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "rsna"
+    lines, sample = ["ID,Label"], ["ID,Label"]
+    for patient in range(N_TRAIN + 1):
+        for number in range(2):
+            image_id = f"ID_{patient}{number}"
+            is_train = patient < N_TRAIN
+            write_slice(
+                folder / f"stage_2_{'train' if is_train else 'test'}" / f"{image_id}.dcm",
+                rng.integers(0, 4096, (32, 32), dtype=np.uint16),
+                SOPInstanceUID=image_id,
+                PatientID=f"ID_p{patient}",
+                SeriesInstanceUID=f"ID_s{patient}",
+                ImagePositionPatient=[0, 0, -5 * number],
+            )
+            value = int(patient % 2 == 0)
+            (lines if is_train else sample).extend(f"{image_id}_{label},{value}" for label in LABELS)
+    (folder / "stage_2_train.csv").write_text("\n".join(lines) + "\n")
+    (folder / "stage_2_sample_submission.csv").write_text("\n".join(sample) + "\n")
+    return folder
+
+
+@pytest.fixture
+def spec(competition, tmp_path) -> PrepareSpec:
+    return PrepareSpec(competition, competition / "stage_2_train.csv", tmp_path / "work", 16, k=3)
+
+
+def test_a_workspace_comes_out_whole(spec):
+    summary = prepare(spec)
+    assert (summary.files, summary.slices, summary.series, summary.patients) == (14, 14, 7, 7)
+    assert (summary.labelled, summary.refused, summary.label_issues) == (12, {}, {})
+    assert summary.positive == dict.fromkeys(LABELS, 6)
+    workspace = Workspace(spec.out)
+    assert len(workspace.labelled) == 12
+    assert workspace.unlabelled["image_id"].tolist() == ["ID_60", "ID_61"]
+    assert workspace.slices.set_index("image_id").loc[["ID_01", "ID_00"], "slice_rank"].tolist() == [0, 1]
+    assert workspace.hu("ID_00").shape == (16, 16)
+    assert workspace.fold_plan.plan_hash == summary.fold_plan_hash
+    assert workspace.about["cache_id"] == summary.cache_id
+    assert workspace.about["generated"] is False
+    layout = Layout(spec.out)
+    assert layout.sample_submission.read_text().count("\n") == 13
+
+
+def test_an_unchanged_data_set_is_not_prepared_twice(spec):
+    first = prepare(spec)
+    before = {path: path.read_bytes() for path in spec.out.rglob("*.parquet")}
+    second = prepare(spec)
+    assert (first.cache_reused, second.cache_reused) == (False, True)
+    assert {path: path.read_bytes() for path in spec.out.rglob("*.parquet")} == before
+
+
+def test_other_labels_and_folds_need_no_other_cache(spec, tmp_path):
+    first = prepare(spec)
+    (tmp_path / "wide.csv").write_text(f"image_id,{','.join(LABELS)}\nID_00,0,0,0,0,0,0\nID_10,1,1,0,0,0,0\n")
+    second = prepare(replace(spec, labels=tmp_path / "wide.csv", k=2))
+    assert second.cache_reused
+    assert second.cache_id == first.cache_id
+    assert second.labelled == 2
+    assert read_folds(Layout(spec.out).folds).k == 2
+
+
+def test_native_size_keeps_each_matrix(spec):
+    summary = prepare(replace(spec, size_px=None))
+    assert summary.size_px is None
+    assert Workspace(spec.out).hu("ID_00").shape == (32, 32)
+
+
+def test_without_labels_every_slice_is_unlabelled(spec):
+    summary = prepare(replace(spec, labels=None, k=None))
+    assert (summary.labelled, summary.k) == (0, 5)
+    slices = read_table(Layout(spec.out).slices, SLICES)
+    assert not slices["is_labelled"].any()
+    assert json.loads(Layout(spec.out).workspace_json.read_text())["labels_csv"] is None
+
+
+def test_every_file_and_label_is_accounted_for(spec, competition, write_slice):
+    train = competition / "stage_2_train"
+    whole = (train / "ID_00.dcm").read_bytes()
+    (train / "ID_00.dcm").write_bytes(whole[:-10])
+    write_slice(train / "copy.dcm", SOPInstanceUID="ID_10", PatientID="ID_p1")
+    (train / "broken.dcm").write_text("no DICOM")
+    with (competition / "stage_2_train.csv").open("a") as file:
+        file.write("ID_gone_any,1\nID_20_any,1\n")
+    summary = prepare(spec)
+    assert summary.files == 16
+    assert summary.slices == 13
+    assert summary.refused == {"duplicate_sop_instance_uid": 1, "not_dicom": 1, "truncated_pixel_data": 1}
+    assert summary.label_issues == {
+        "duplicate_agrees": 1,
+        "incomplete_labels": 1,
+        "no_file": 1,
+        "refused_file": 1,
+    }
+    assert summary.ignored == 2
+    assert summary.duplicates == 1
+    issues = read_table(Layout(spec.out).label_issues, LABEL_ISSUES)
+    assert issues.loc[issues["issue"] == "no_file", "image_id"].tolist() == ["ID_gone"]
+    workspace = Workspace(spec.out)
+    assert workspace.hu("ID_10~2").shape == (16, 16)
+    assert not workspace.slices.set_index("image_id").loc["ID_10~2", "is_labelled"]
+
+
+def test_a_patient_in_train_and_test_is_reported_and_stays_in_one_fold(spec, competition, write_slice):
+    write_slice(competition / "stage_2_test" / "ID_new.dcm", SOPInstanceUID="ID_new", PatientID="ID_p0")
+    summary = prepare(spec)
+    assert any("1 patients have labelled and unlabelled slices" in warning for warning in summary.warnings)
+
+
+def test_folds_follow_the_number_of_labelled_patients(spec, tmp_path):
+    def labels(n: int) -> Path:
+        rows = [f"ID_{patient}0,0,0,0,0,0,0" for patient in range(n)]
+        (tmp_path / "some.csv").write_text("\n".join([f"image_id,{','.join(LABELS)}", *rows]) + "\n")
+        return tmp_path / "some.csv"
+
+    assert prepare(replace(spec, k=None)).k == 5
+    three = prepare(replace(spec, k=None, labels=labels(3)))
+    assert three.k == 3
+    assert any("only 3 patients" in warning for warning in three.warnings)
+    one = prepare(replace(spec, k=None, labels=labels(1)))
+    assert (one.k, one.fold_plan_hash) == (None, None)
+    assert not Layout(spec.out).folds.exists()
+    with pytest.raises(ConfigError, match="--folds 3"):
+        prepare(replace(spec, k=4, labels=labels(3)))
+
+
+def test_a_mistake_in_the_labels_costs_no_pass_over_the_pixels(spec, competition):
+    (competition / "stage_2_train.csv").write_text("ID,Label\nID_00_any,7\n")
+    with pytest.raises(DataError, match="line 2"):
+        prepare(spec)
+    assert not spec.out.exists()
+
+
+def test_a_refused_plan_leaves_the_earlier_workspace_as_it_was(spec):
+    first = prepare(spec)
+    with pytest.raises(ConfigError):
+        prepare(replace(spec, k=9))
+    assert Workspace(spec.out).fold_plan.plan_hash == first.fold_plan_hash
+
+
+def test_files_without_one_slice_are_an_error_with_the_reason(tmp_path, write_slice):
+    write_slice(tmp_path / "in" / "a.dcm", Modality="MR")
+    with pytest.raises(NothingUsableError, match=r"not one usable CT slice.*not_ct_image.*a\.dcm"):
+        prepare(PrepareSpec(tmp_path / "in", None, tmp_path / "work"))
+
+
+def test_impossible_settings_are_refused(spec, tmp_path):
+    for change, message in (
+        ({"size_px": 1}, "--size"),
+        ({"k": 1}, "--folds"),
+        ({"n_processes": 0}, "--processes"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            replace(spec, **change)
+    with pytest.raises(DataError, match="--labels"):
+        replace(spec, labels=tmp_path / "nowhere.csv")
+    with pytest.raises(DataError, match="--sample-submission"):
+        replace(spec, sample_submission=tmp_path)
+    with pytest.raises(DataError, match="does not exist"):
+        prepare(replace(spec, dicom_dir=tmp_path / "nowhere"))
+
+
+def test_a_workspace_that_is_a_file_is_a_storage_error(spec):
+    spec.out.write_text("in the way")
+    with pytest.raises(StorageError):
+        prepare(spec)
+
+
+def test_two_sample_submissions_leave_the_choice_to_the_user(spec, competition, tmp_path):
+    (competition / "stage_1_sample_submission.csv").write_text("ID,Label\n")
+    prepare(spec)
+    assert not Layout(spec.out).sample_submission.exists()
+    (tmp_path / "mine.csv").write_text("ID,Label\nID_60_any,0.5\n")
+    prepare(replace(spec, sample_submission=tmp_path / "mine.csv"))
+    assert Layout(spec.out).sample_submission.read_text() == "ID,Label\nID_60_any,0.5\n"
+
+
+def test_no_output_holds_a_name_or_a_birth_date(spec):
+    prepare(spec)
+    for path in spec.out.rglob("*"):
+        if path.is_file():
+            held = path.read_bytes()
+            if path.suffix == ".parquet":
+                held += pd.read_parquet(path).to_csv().encode()
+            assert b"Seeded" not in held
+            assert b"19010203" not in held
