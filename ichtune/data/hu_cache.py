@@ -77,18 +77,24 @@ class HuCache:
         Raises:
             DataError: a row without pixels, or slices of different shapes.
         """
-        chosen = [self._checked(int(row)) for row in rows]
-        if not chosen:
+        if not len(rows):
             return np.empty((0, self.size_px or 0, self.size_px or 0), dtype=np.int16)
-        shapes = np.unique(self._index[["height", "width"]][chosen])
-        if len(shapes) > 1:
+        for row in (int(np.min(rows)), int(np.max(rows))):
+            self._checked(row)
+        entries = self._index[rows]
+        heights, widths = entries["height"], entries["width"]
+        if not heights.all():
+            self._view(int(rows[int(np.argmin(heights))]))  # raises: no pixels
+        if (heights != heights[0]).any() or (widths != widths[0]).any():
             raise DataError(
-                f"slices of one batch must have one shape, got {_listed(shapes)}; prepare them at one size: "
+                f"slices of one batch must have one shape, got {_listed(entries)}; prepare them at one size: "
                 "`ichtune prepare ... --size 256`"
             )
-        batch = np.empty((len(chosen), int(shapes[0]["height"]), int(shapes[0]["width"])), dtype=np.int16)
-        for place, row in enumerate(chosen):
-            batch[place] = self._view(row)
+        batch = np.empty((len(rows), heights[0], widths[0]), dtype=np.int16)
+        n_values = int(heights[0]) * int(widths[0])
+        places = zip(entries["shard"].tolist(), entries["offset"].tolist(), strict=True)
+        for place, (shard, offset) in enumerate(places):
+            batch[place].reshape(-1)[:] = self._shard(shard)[offset : offset + n_values]
         return batch
 
     def _checked(self, row: int) -> int:
@@ -106,10 +112,10 @@ class HuCache:
         return self._shard(shard)[offset : offset + height * width].reshape(height, width)
 
     def _shard(self, shard: int) -> np.ndarray:
-        """The mapped values of one shard; the least recently used one is let go when too many are open."""
-        if shard in self._shards:
-            self._shards.move_to_end(shard)
-            return self._shards[shard]
+        """The mapped values of one shard; the one opened first is let go when too many are open."""
+        found = self._shards.get(shard)
+        if found is not None:
+            return found
         path = self.folder / self._shard_names[shard]
         try:
             mapped = np.memmap(path, dtype=HU_DTYPE, mode="r").view(np.ndarray)
@@ -121,8 +127,9 @@ class HuCache:
         return mapped
 
 
-def _listed(shapes: np.ndarray) -> str:
-    return ", ".join(f"{height} x {width}" for height, width in shapes.tolist())
+def _listed(entries: np.ndarray) -> str:
+    shapes = sorted(set(zip(entries["height"].tolist(), entries["width"].tolist(), strict=True)))
+    return ", ".join(f"{height} x {width}" for height, width in shapes)
 
 
 def read_about(folder: Path) -> dict[str, Any]:

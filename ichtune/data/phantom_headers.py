@@ -144,7 +144,6 @@ def encode_file(
         The file's bytes.
     """
     encoding, (rows, columns) = header.encoding, stored.shape
-    optional = _text(0x20, 0x10, "SH", "") if header.has_study_id else b""
     windows = b""
     if header.window_centre:
         windows = _text(0x28, 0x1050, "DS", header.window_centre) + _text(
@@ -162,7 +161,7 @@ def encode_file(
         _text(0x10, 0x20, "LO", header.patient_id),
         _text(0x20, 0x0D, "UI", header.study_uid),
         _text(0x20, 0x0E, "UI", header.series_uid),
-        optional,
+        _text(0x20, 0x10, "SH", "") if header.has_study_id else b"",
         _text(0x20, 0x32, "DS", _decimals(position_mm)),
         _text(0x20, 0x37, "DS", _decimals(header.orientation)),
         _short(0x28, 0x02, 1),

@@ -126,7 +126,7 @@ def codestream_shape(frame: bytes) -> tuple[int, int] | None:
     Returns:
         None where no frame header is found.
 
-    Source: ISO/IEC 10918-1 B.2.2 (SOF), ISO/IEC 15444-1 A.5.1 (SIZ).
+    Source: ISO/IEC 10918-1 B.2.2 (frame header), ISO/IEC 15444-1 A.5.1 (image size).
     """
     if frame[:4] == b"\xff\x4f\xff\x51" and len(frame) >= 24:
         x_end, y_end, x_start, y_start = struct.unpack_from(">4I", frame, 8)

@@ -65,11 +65,9 @@ def summarise(
     Args:
         slices: the SliceTable as written.
         issues: the label issues as written.
-        plan: the fold plan, if there is one.
         build: the cache and the rows that the files gave.
         n_ignored: files that are not DICOM.
         size_px: side of the cached slices; None for native.
-        seconds: what it took.
     """
     usable = slices[slices["status"] == "ok"]
     return PrepareSummary(

@@ -152,8 +152,8 @@ def _pretrained_help(architecture: str, pretrained: bool | str, error: Exception
 def start_at_rates(model: nn.Module, rates_L: Sequence[float]) -> None:
     """Let an untrained network answer every slice with the label rates, so that no epoch is spent on learning them.
 
-    The last layer's weights become zero and its bias the log odds of the rates. Most labels are rare: from a random start
-    the first hundreds of steps would do nothing but push every probability down.
+    The last layer's weights become zero and its bias the log odds of the rates. Most labels are rare: from a random
+    start the first hundreds of steps would do nothing but push every probability down.
 
     Args:
         model: what ``create_model`` made.

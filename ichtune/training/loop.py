@@ -113,8 +113,7 @@ class TrainingRun:
             pretrained=recipe.pretrained,
             dropout=recipe.dropout,
         )
-        if not isinstance(recipe.pretrained, str):  # weights that a user brings may hold a head of ours
-            start_at_rates(model, data.labels(train_rows).mean(axis=0).tolist())
+        start_at_rates(model, data.labels(train_rows).mean(axis=0).tolist())  # timm leaves out a pretrained head
         self.model = model.to(self.device).to(memory_format=torch.channels_last)
         self._optimizer = create_optimizer(self.model, recipe)
         self._average = WeightAverage(self.model, recipe.ema_decay)

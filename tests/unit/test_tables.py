@@ -128,6 +128,15 @@ def test_a_table_that_is_refused_leaves_the_old_one(tmp_path: Path) -> None:
     assert names_in(tmp_path) == ["folds.parquet"]
 
 
+def test_a_file_is_replaced_at_once_so_that_a_reader_never_sees_half(tmp_path: Path) -> None:
+    path, held_open = tmp_path / "folds.parquet", tmp_path / "held_open"
+    write_table(folds(), path, FOLDS)
+    held_open.hardlink_to(path)
+    write_table(folds(fold=[1, 1, 1]), path, FOLDS)
+    assert read_table(held_open, FOLDS)["fold"].tolist() == [0, 1, 0]
+    assert read_table(path, FOLDS)["fold"].tolist() == [1, 1, 1]
+
+
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, ValueError])
 def test_a_file_that_is_left_half_written_is_removed(tmp_path: Path, stop: type[BaseException]) -> None:
     path = tmp_path / "file"

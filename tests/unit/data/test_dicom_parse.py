@@ -17,7 +17,7 @@ def without_meta(data: bytes) -> bytes:
 def pixels_of(data: bytes) -> list[int]:
     parsed = parse(data)
     kind = ">u2" if parsed.is_big_endian else "<u2"
-    return np.frombuffer(parsed.pixel_data, kind).tolist()
+    return np.frombuffer(parsed.pixel_data or b"", kind).tolist()
 
 
 @pytest.mark.parametrize(

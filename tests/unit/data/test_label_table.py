@@ -24,7 +24,8 @@ def issues_of(table: LabelTable) -> dict[str, str]:
 
 
 def values_of(table: LabelTable, image_id: str) -> list[float]:
-    return table.labels.set_index("image_id").loc[image_id, list(LABELS)].tolist()
+    chosen = table.labels[table.labels["image_id"] == image_id]
+    return [float(chosen[label].iloc[0]) for label in LABELS]
 
 
 @pytest.fixture
@@ -98,7 +99,7 @@ def test_any_unlike_the_maximum_is_listed_and_kept(tmp_path):
         ("ID,Label\nID_a_any,1\nID_a_epidural,2\n", "line 3: Label must be 0 or 1, got '2'"),
         ("ID,Label\nID_a_any,\n", "line 2: Label must be 0 or 1, got ''"),
         ("ID,Label\nID_a_any,yes\n", "line 2: Label must be 0 or 1, got 'yes'"),
-        ("ID,Lable\nID_a_any,1\n", "lacks the columns .* expected either ID,Label"),
+        ("ID,Value\nID_a_any,1\n", "lacks the columns .* expected either ID,Label"),
         ("image_id,any,epidural\nx,1,1\n", "lacks the columns intraparenchymal"),
         (f"image_id,{','.join(LABELS)}\n,0,0,0,0,0,0\n", "line 2: no image_id"),
         (f"image_id,{','.join(LABELS)}\nx,0,0,0,0,0.5,0\n", "line 2: .* must be 0 or 1, got '0.5'"),

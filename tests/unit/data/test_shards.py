@@ -1,9 +1,11 @@
+import errno
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from ichtune.data import shards
 from ichtune.data.shards import ShardTask, build_shard, plan_shards, read_shard, remove_leftovers, shard_rows
 from ichtune.data.source_files import find_files
 from ichtune.errors import DataError, StorageError
@@ -108,3 +110,15 @@ def test_a_link_to_nothing_is_a_row_and_stops_nothing(tmp_path, write_slice):
     (tmp_path / "out").mkdir()
     result = build_shard(plan_shards(find_files(tmp_path / "in"), tmp_path / "out", None)[0])
     assert result.rows["reason"].tolist()[1].startswith("unreadable_file")
+
+
+def test_a_full_disk_is_a_storage_error_and_leaves_nothing_that_looks_whole(task, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shards.os, "fsync", full)
+        with pytest.raises(StorageError, match="No space left on device"):
+            build_shard(task)
+    assert not list(task.folder.iterdir())
+    assert read_shard(task) is None

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ichtune.errors import ConfigError, DataError
-from ichtune.models.create import check_architecture, create_model
+from ichtune.models.create import LOWEST_RATE, check_architecture, create_model, start_at_rates
 
 
 @pytest.mark.parametrize(
@@ -121,3 +121,22 @@ def test_without_network_and_cache_the_ways_out_are_named(tmp_path: Path, monkey
 def test_a_network_that_has_no_weights_anywhere_says_so() -> None:
     with pytest.raises(DataError, match=r"No pretrained weights exist for mobilenetv4_conv_small_035"):
         create_model("mobilenetv4_conv_small_035", 3, pretrained=True)
+
+
+RATES = [0.4, 0.004, 0.05, 0.0, 1.0, 0.06]
+
+
+@pytest.mark.parametrize("name", ["tiny_convnet", "test_resnet", "test_vit", "test_efficientnet", "test_byobnet"])
+def test_an_untrained_network_answers_with_the_label_rates(name: str) -> None:
+    model = create_model(name, 2, image_px=64)
+    start_at_rates(model, RATES)
+    p_BL = torch.sigmoid(model.eval()(torch.randn(3, 2, 64, 64)))
+    expected = torch.tensor(RATES).clamp(LOWEST_RATE, 1 - LOWEST_RATE).expand(3, -1)
+    torch.testing.assert_close(p_BL, expected, rtol=1e-4, atol=1e-7)
+    assert all(p.requires_grad for p in model.parameters())
+
+
+@pytest.mark.parametrize("last", [torch.nn.Identity(), torch.nn.Linear(4, 6, bias=False)])
+def test_a_network_without_such_a_last_layer_is_refused(last: torch.nn.Module) -> None:
+    with pytest.raises(ConfigError, match=r"Sequential ends in no linear layer of 6 outputs with a bias"):
+        start_at_rates(torch.nn.Sequential(torch.nn.Linear(3, 4), last), RATES)

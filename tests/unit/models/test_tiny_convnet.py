@@ -15,19 +15,23 @@ def test_any_number_of_channels_and_any_size_gives_logits(in_chans: int, size: i
 def test_one_bright_spot_reaches_the_classifier_undiluted() -> None:
     torch.manual_seed(0)
     model = TinyConvNet(1, 6, width=8).eval()
-    features: dict[str, torch.Tensor] = {}
-    model.classifier.register_forward_pre_hook(lambda _, inputs: features.update(pooled=inputs[0]))
 
     def pooled(size: int) -> torch.Tensor:
         x = torch.zeros(1, 1, size, size)
-        x[..., 8:16, 8:16] = 5.0
-        model(x)
-        return features["pooled"][0]
+        x[..., 4:10, 4:10] = 5.0
+        return model.features(x)
 
-    small, large = pooled(32), pooled(128)
-    half = len(small) // 2
-    torch.testing.assert_close(large[half:], small[half:])
-    assert large[:half].max() < small[:half].max()
+    assert pooled(64).max() > 0
+    torch.testing.assert_close(pooled(256), pooled(64))
+
+
+def test_where_the_spot_lies_is_told_apart() -> None:
+    torch.manual_seed(0)
+    model = TinyConvNet(1, 6, width=8).eval()
+    left = torch.zeros(1, 1, 64, 64)
+    left[..., 20:28, 4:12] = 5.0
+    assert not torch.allclose(model(left), model(left.flip(-1)), atol=1e-4)
+    assert model.get_classifier().out_features == 6
 
 
 def test_dropout_acts_in_training_only() -> None:

@@ -76,6 +76,12 @@ def test_an_epoch_reports_the_metric_of_its_own_predictions(session_workspace: W
     assert finish(run).history[-1].lr == pytest.approx(0.0, abs=1e-12)
 
 
+def test_it_starts_from_the_label_rates_of_its_training_rows(session_workspace: Workspace) -> None:
+    run = start(session_workspace, recipe())
+    rates_L = session_workspace.labels(run.train_rows).mean(axis=0)
+    np.testing.assert_allclose(run.predict(run.valid_rows), np.tile(rates_L, (len(run.valid_rows), 1)), atol=1e-6)
+
+
 def test_one_seed_gives_one_run_and_another_seed_another(session_workspace: Workspace) -> None:
     torch.manual_seed(1)
     one = finish(start(session_workspace, recipe()))
