@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 
 from ichtune.data.prepare import PrepareSpec, prepare
+from ichtune.ensemble.equal_mean_logit import mean_of_logits
 from ichtune.ensemble.fitting import FittedBlend, fit_blend
-from ichtune.ensemble.logits import mean_of_logits
 from ichtune.ensemble.members import Panel, load_panel
 from ichtune.ensemble.spec import BlendSpec
 from ichtune.errors import DataError, StorageError

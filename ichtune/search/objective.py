@@ -12,12 +12,21 @@ from typing import Any
 
 from ray import tune
 
-from ichtune.errors import ConfigError, DataError, NothingUsableError
+from ichtune.errors import ConfigError, ConflictError, DataError, NothingUsableError
 from ichtune.recipe import Recipe
 from ichtune.search.names import METRIC, TIME_ATTR
 
 #: What ends one trial but not the search. A full disk or a dead process is not among them: Ray tries those again.
-TRIAL_ERRORS = (ConfigError, DataError, NothingUsableError, RuntimeError, ValueError, TypeError, MemoryError)
+TRIAL_ERRORS = (
+    ConfigError,
+    ConflictError,
+    DataError,
+    NothingUsableError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    MemoryError,
+)
 
 
 class FoldTrial(tune.Trainable):

@@ -51,7 +51,7 @@ def test_probabilities_follow_the_rows_whatever_the_batches(
 ) -> None:
     net = model()
     done: list[int] = []
-    monkeypatch.setattr(predict, "PREDICT_BATCH", 16)
+    monkeypatch.setattr(predict, "PREDICT_BATCH", {"cpu": 16})
     p_NL = predict_rows(net, RECIPE, data, rows, CPU, done.append)
     assert p_NL.shape == (len(rows), N_LABELS)
     assert p_NL.dtype == np.float64

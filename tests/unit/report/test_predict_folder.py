@@ -1,0 +1,72 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from ichtune.data.phantom import PhantomSpec, write_phantom
+from ichtune.ensemble.blend import run_blend
+from ichtune.ensemble.spec import BlendSpec
+from ichtune.errors import DataError
+from ichtune.recipe import Recipe
+from ichtune.report.predict_folder import last_blend_spec, predict_folder, write_predictions
+from ichtune.tables import P_COLUMNS
+from ichtune.training.crossval import assemble_run, train_fold
+
+COMMON = {"architecture": "tiny_convnet", "image_px": 32, "batch_size": 8, "epochs": 1, "lr": 3e-3}
+
+
+@pytest.fixture(scope="module")
+def dicom(tmp_path_factory):
+    """A few generated patients; one of the training files is truncated."""
+    folder = tmp_path_factory.mktemp("dicom")
+    write_phantom(folder, PhantomSpec(n_patients=4, size_px=64), n_processes=1)
+    return folder / "stage_2_train"
+
+
+@pytest.fixture
+def blended(fake_workspace):
+    workspace = fake_workspace()
+    for windows in ("brain", "subdural"):
+        recipe = Recipe(**COMMON, windows=windows)
+        for fold in range(3):
+            train_fold(workspace, recipe, fold)
+        assemble_run(workspace, recipe)
+    run_blend(workspace, BlendSpec(blender="equal_mean_logit"))
+    return workspace
+
+
+def test_every_file_is_a_row_and_the_unreadable_one_says_why(blended, dicom, tmp_path):
+    steps = []
+
+    predictions = predict_folder(blended, dicom, on_step=lambda done, total: steps.append((done, total)))
+    write_predictions(predictions, tmp_path / "out" / "new.csv")
+
+    rows = pd.read_csv(tmp_path / "out" / "new.csv")
+    assert len(rows) == len(list(dicom.glob("*.dcm")))
+    refused = rows[rows["status"] != "ok"]
+    assert refused["reason"].str.startswith("truncated_pixel_data").tolist() == [True]
+    assert refused[list(P_COLUMNS)].isna().all(axis=None)
+    usable = rows[rows["status"] == "ok"]
+    assert usable[list(P_COLUMNS)].to_numpy().min() > 0
+    assert usable[list(P_COLUMNS)].to_numpy().max() < 1
+    assert steps == [(done, 6) for done in range(1, 7)]
+    assert predictions.n_models == 6
+
+
+def test_a_second_call_gives_the_same_without_reading_the_files_again(blended, dicom, monkeypatch):
+    first = predict_folder(blended, dicom)
+    monkeypatch.setattr("ichtune.data.index.read_file", lambda *a: pytest.fail("a file was read again"))
+
+    second = predict_folder(blended, dicom)
+
+    np.testing.assert_array_equal(first.frame[list(P_COLUMNS)], second.frame[list(P_COLUMNS)])
+
+
+def test_the_last_blend_is_the_one_that_predicts(blended):
+    run_blend(blended, BlendSpec(blender="equal_mean"))
+
+    assert last_blend_spec(blended).blender == "equal_mean"
+
+
+def test_without_a_blend_it_names_the_command(fake_workspace, dicom):
+    with pytest.raises(DataError, match="run `ichtune blend` first"):
+        predict_folder(fake_workspace("bare"), dicom)

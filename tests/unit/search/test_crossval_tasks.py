@@ -1,0 +1,52 @@
+import json
+
+import pytest
+
+from ichtune.errors import DataError
+from ichtune.recipe import Recipe
+from ichtune.search import crossval_tasks
+from ichtune.search.crossval_tasks import FoldTask, train_recipes
+from ichtune.space import Resources
+from ichtune.training.crossval import fold_folder, train_fold
+
+RECIPE = Recipe(architecture="tiny_convnet", image_px=32, batch_size=8, epochs=2, windows="brain", lr=3e-3)
+
+
+@pytest.fixture
+def no_ray(monkeypatch):
+    def refuse(*arguments, **options):
+        raise AssertionError("Ray was started although nothing is left to train")
+
+    monkeypatch.setattr(crossval_tasks, "ray_session", refuse)
+
+
+def test_folds_that_are_trained_need_no_ray(fake_workspace, no_ray):
+    workspace = fake_workspace()
+    folds = [train_fold(workspace, RECIPE, fold) for fold in range(3)]
+
+    (run,) = train_recipes(workspace, [RECIPE], Resources())
+
+    assert run.fold_losses == tuple(fold.val_weighted_log_loss for fold in folds)
+    assert run.seconds == pytest.approx(sum(fold.seconds for fold in folds))
+    sizes = workspace.folds[workspace.folds["image_id"].isin(workspace.labelled["image_id"])]["fold"].value_counts()
+    weighted = sum(loss * sizes[fold] for fold, loss in enumerate(run.fold_losses)) / sizes.sum()
+    assert run.oof_loss == pytest.approx(weighted)
+
+
+def test_progress_counts_finished_folds_whole_and_running_ones_by_their_curve(fake_workspace):
+    workspace = fake_workspace()
+    train_fold(workspace, RECIPE, 0)
+    running = fold_folder(workspace, RECIPE, 1)
+    running.mkdir(parents=True)
+    (running / "curve.json").write_text(json.dumps([{"epoch": 1, "train_loss": 0.1}]))
+    tasks = [FoldTask(RECIPE, fold) for fold in range(3)]
+
+    so_far = crossval_tasks._progress(workspace, tasks, tasks[1:], None)
+
+    assert (so_far.epochs_done, so_far.epochs) == (3, 6)
+    assert (so_far.folds_done, so_far.folds) == (1, 3)
+
+
+def test_the_cause_of_a_failure_is_its_last_line():
+    assert crossval_tasks._first_cause(DataError("one\ntwo")) == "two"
+    assert crossval_tasks._first_cause(ValueError()) == "ValueError"
