@@ -20,9 +20,7 @@ def blend(
     ensemble: Annotated[
         str, typer.Option(help="An ensemble file, or the name of a shipped one: demo, mean.")
     ] = DEFAULT_ENSEMBLE,
-    out: Annotated[
-        Path | None, typer.Option(help="The CSV to write.", show_default="WORK/submission.csv")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The CSV to write.", show_default="WORK/submission.csv")] = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -105,9 +103,7 @@ def _show(blended: "BlendResult", submission: "SubmissionResult | None", work: P
     )
     if row["expected_test_low"] is not None:
         n_patients = blended.panel.n_test_patients
-        result(
-            f"On {n_patients} new patients like these: {_interval(row, 'expected_test')} in 95 of 100 cases."
-        )
+        result(f"On {n_patients} new patients like these: {_interval(row, 'expected_test')} in 95 of 100 cases.")
     if submission is not None:
         result(f"Wrote {submission.path}: {submission.n_rows} rows, {submission.n_filled} slices filled.")
     result(f"Next: ichtune report{_work_argument(work)}")

@@ -11,16 +11,10 @@ from ichtune.cli.options import DEFAULT_WORK, JsonOption, QuietOption
 
 
 def phantom(
-    out: Annotated[
-        Path, typer.Argument(help="Folder to write: new, empty, or a phantom of the same settings.")
-    ],
+    out: Annotated[Path, typer.Argument(help="Folder to write: new, empty, or a phantom of the same settings.")],
     patients: Annotated[int, typer.Option(help="Patients, train and test together.")] = 120,
-    size: Annotated[
-        int, typer.Option(help="Rows and columns of the files (the competition's are 512).")
-    ] = 128,
-    difficulty: Annotated[
-        float, typer.Option(help="More: noise, distractors, less contrast. Above 0.")
-    ] = 1.0,
+    size: Annotated[int, typer.Option(help="Rows and columns of the files (the competition's are 512).")] = 128,
+    difficulty: Annotated[float, typer.Option(help="More: noise, distractors, less contrast. Above 0.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Same seed, same bytes, on every machine.")] = 7,
     test_fraction: Annotated[float, typer.Option(help="Share of patients in the test set.")] = 0.25,
     as_json: JsonOption = False,
@@ -36,9 +30,7 @@ def phantom(
 
     from ichtune.data.phantom import TRAIN_CSV, PhantomSpec, write_phantom
 
-    spec = PhantomSpec(
-        n_patients=patients, size_px=size, difficulty=difficulty, seed=seed, test_fraction=test_fraction
-    )
+    spec = PhantomSpec(n_patients=patients, size_px=size, difficulty=difficulty, seed=seed, test_fraction=test_fraction)
     start = time.monotonic()
     with progress("phantom", unit="series", quiet=quiet) as bar:
         summary = write_phantom(out, spec, on_progress=bar.update)

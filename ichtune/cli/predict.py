@@ -24,9 +24,7 @@ def predict(
     from ichtune.workspace import Workspace
 
     with progress("predicting", unit="models", quiet=quiet) as bar:
-        predictions = predict_folder(
-            Workspace(work), dicom_dir, on_step=lambda done, total: bar.update(done, total)
-        )
+        predictions = predict_folder(Workspace(work), dicom_dir, on_step=lambda done, total: bar.update(done, total))
     write_predictions(predictions, out)
     counts = {
         "predicted": predictions.n_predicted,

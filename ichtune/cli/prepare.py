@@ -18,9 +18,7 @@ NATIVE = "native"
 
 
 def prepare(
-    dicom_dir: Annotated[
-        Path, typer.Argument(help="Folder with the DICOM files; sub-folders are searched too.")
-    ],
+    dicom_dir: Annotated[Path, typer.Argument(help="Folder with the DICOM files; sub-folders are searched too.")],
     labels: Annotated[
         Path | None,
         typer.Option(
@@ -31,13 +29,9 @@ def prepare(
     ] = None,
     out: Annotated[
         Path,
-        typer.Option(
-            "--out", "--work", envvar="ICHTUNE_WORK", help="Workspace folder to write.", show_default=True
-        ),
+        typer.Option("--out", "--work", envvar="ICHTUNE_WORK", help="Workspace folder to write.", show_default=True),
     ] = DEFAULT_WORK,
-    size: Annotated[
-        str, typer.Option("--size", help="Side of the cached slices in pixels, or 'native'.")
-    ] = "256",
+    size: Annotated[str, typer.Option("--size", help="Side of the cached slices in pixels, or 'native'.")] = "256",
     folds: Annotated[
         int | None,
         typer.Option("--folds", help="Number of folds; 5 by default, fewer with fewer labelled patients."),
@@ -103,9 +97,7 @@ def read_size(text: str) -> int | None:
     try:
         return int(text)
     except ValueError as error:
-        raise ConfigError(
-            f"--size must be a number of pixels or {NATIVE!r}, got {text!r}; write --size 256"
-        ) from error
+        raise ConfigError(f"--size must be a number of pixels or {NATIVE!r}, got {text!r}; write --size 256") from error
 
 
 def summary_table(summary: "PrepareSummary", out: Path) -> "Table":

@@ -11,9 +11,7 @@ from ichtune.cli.options import DEFAULT_WORK, JsonOption, QuietOption, WorkOptio
 
 def report(
     work: WorkOption = DEFAULT_WORK,
-    out: Annotated[
-        Path | None, typer.Option(help="The HTML file to write.", show_default="WORK/report.html")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The HTML file to write.", show_default="WORK/report.html")] = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:

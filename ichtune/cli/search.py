@@ -17,30 +17,18 @@ def search(
         str, typer.Option("--space", help="Search space: a YAML file or a shipped one's name.")
     ] = "windows",
     work: WorkOption = DEFAULT_WORK,
-    name: Annotated[
-        str | None, typer.Option("--name", help="Name of this search; the space's by default.")
-    ] = None,
-    trials: Annotated[
-        int | None, typer.Option("--trials", min=1, help="Trials in all; overrides the space.")
-    ] = None,
-    time: Annotated[
-        str | None, typer.Option("--time", help="End after 90s, 30m, 6h ...; overrides the space.")
-    ] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Name of this search; the space's by default.")] = None,
+    trials: Annotated[int | None, typer.Option("--trials", min=1, help="Trials in all; overrides the space.")] = None,
+    time: Annotated[str | None, typer.Option("--time", help="End after 90s, 30m, 6h ...; overrides the space.")] = None,
     concurrent: Annotated[
         int | None, typer.Option("--concurrent", min=1, help="Trials at a time; as many as fit by default.")
     ] = None,
     address: Annotated[
         str | None,
-        typer.Option(
-            "--address", help="Ray cluster to join; RAY_ADDRESS counts too. Starts Ray here if unset."
-        ),
+        typer.Option("--address", help="Ray cluster to join; RAY_ADDRESS counts too. Starts Ray here if unset."),
     ] = None,
-    dashboard: Annotated[
-        bool, typer.Option(help="Start the Ray dashboard with a Ray that is started here.")
-    ] = True,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Exit with code 6 when some trials failed.")
-    ] = False,
+    dashboard: Annotated[bool, typer.Option(help="Start the Ray dashboard with a Ray that is started here.")] = True,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with code 6 when some trials failed.")] = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -94,13 +82,11 @@ def _finish(found: "SearchResult", work: Path, quiet: bool, strict: bool) -> Non
     where = "" if work == DEFAULT_WORK or os.environ.get("ICHTUNE_WORK") else f" --work {work}"
     failed = found.count("failed")
     if failed:
-        note(
-            f"{failed} of {len(found.records)} trials failed; `ichtune leaderboard{where}` gives the reasons"
-        )
+        note(f"{failed} of {len(found.records)} trials failed; `ichtune leaderboard{where}` gives the reasons")
     if not found.complete:
         note(
-            f"not finished: {len(found.records) - found.count('interrupted')} of {found.n_trials} trials have ended; the "
-            f"same command continues the search",
+            f"not finished: {len(found.records) - found.count('interrupted')} of {found.n_trials} trials have ended; "
+            f"the same command continues the search",
             quiet,
         )
         raise typer.Exit(130)

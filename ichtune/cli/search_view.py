@@ -71,11 +71,7 @@ class SearchView:
     def event(self, event: "TrialEvent") -> None:
         """Show one epoch or one end of a trial."""
         self._latest[event.trial] = event
-        if (
-            event.loss is not None
-            and event.loss == event.loss
-            and (self._best is None or event.loss < self._best)
-        ):
+        if event.loss is not None and event.loss == event.loss and (self._best is None or event.loss < self._best):
             self._best = event.loss
         if self._live is not None:
             self._live.update(self._live_table())
@@ -149,7 +145,16 @@ def leaderboard_table(rows: list[dict[str, Any]]) -> "Table":
     varied = [name for name in names if len({str(row.get(name)) for row in rows}) > 1]
     table = Table()
     several = len({row["search"] for row in rows}) > 1
-    for column in (*(["search"] if several else []), "trial", "status", "epochs", "best_loss", "seconds", *varied, "recipe_id"):
+    for column in (
+        *(["search"] if several else []),
+        "trial",
+        "status",
+        "epochs",
+        "best_loss",
+        "seconds",
+        *varied,
+        "recipe_id",
+    ):
         table.add_column(column, overflow="fold")
     for row in rows:
         cells = [_cell(row.get(name)) for name in varied]

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 def train(
     work: WorkOption = DEFAULT_WORK,
     top: Annotated[
-        int | None, typer.Option("--top", min=1, help="How many distinct winners to train; the search's own by default.")
+        int | None,
+        typer.Option("--top", min=1, help="How many distinct winners to train; the search's own by default."),
     ] = None,
     search: Annotated[str | None, typer.Option("--search", help="Only winners of this search.")] = None,
     recipe: Annotated[
@@ -66,16 +67,16 @@ def train(
     if as_json:
         result_json(rows)
         return
-    for row in rows:
-        folds = " ".join(f"{loss:.4f}" for loss in row["fold_losses"])
-        result(f"{row['recipe_id']}  out-of-fold {row['oof_loss']:.4f}  folds {folds}  {row['summary']}")
+    for run in runs:
+        folds = " ".join(f"{loss:.4f}" for loss in run.fold_losses)
+        result(f"{run.recipe.recipe_id}  out-of-fold {run.oof_loss:.4f}  folds {folds}  {run.recipe.summary}")
     note("next: ichtune blend", quiet)
 
 
 def _recipes(workspace: "Workspace", recipe: str | None, search: str | None, top: int | None) -> "list[Recipe]":
+    from ichtune.recipe_file import read_recipe
     from ichtune.search.trial_table import train_top, winners
     from ichtune.training.loop import check_recipe
-    from ichtune.recipe_file import read_recipe
 
     if recipe is None:
         return winners(workspace.layout, top or train_top(workspace.layout, search), search)

@@ -138,9 +138,7 @@ def check_is_ct_slice(header: SliceHeader, has_pixel_data: bool = True) -> None:
 
 def _check_kind(header: SliceHeader) -> None:
     if header.sop_class_uid in _ENHANCED_CT or header.n_frames > 1:
-        raise DataError(
-            f"multi_frame: {header.n_frames} frames in one file; split it into single-frame CT first"
-        )
+        raise DataError(f"multi_frame: {header.n_frames} frames in one file; split it into single-frame CT first")
     if header.sop_class_uid not in ("", _CT_IMAGE):
         raise DataError(f"not_ct_image: SOP class {header.sop_class_uid[:64]}, expected CT Image Storage")
     if header.modality != "CT":
@@ -166,9 +164,7 @@ def _check_pixel_module(header: SliceHeader) -> None:
             f"{header.pixel_representation}, expected 0 or 1"
         )
     if not (1 < stored <= allocated and stored - 1 <= high < allocated):
-        raise DataError(
-            f"bad_header: {stored} bits stored with high bit {high} do not fit in {allocated} bits"
-        )
+        raise DataError(f"bad_header: {stored} bits stored with high bit {high} do not fit in {allocated} bits")
 
 
 def mask_stored_bits(stored: np.ndarray, header: SliceHeader) -> np.ndarray:
@@ -189,11 +185,7 @@ def mask_stored_bits(stored: np.ndarray, header: SliceHeader) -> np.ndarray:
     if below:
         pattern = pattern >> np.uint16(below)
     if header.is_signed:
-        return (
-            (pattern << np.uint16(above)).view(np.int16) >> np.int16(above)
-            if above
-            else pattern.view(np.int16)
-        )
+        return (pattern << np.uint16(above)).view(np.int16) >> np.int16(above) if above else pattern.view(np.int16)
     return pattern & np.uint16(0xFFFF >> above) if above else pattern
 
 

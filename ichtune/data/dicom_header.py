@@ -243,9 +243,7 @@ def _texts_of(raw: bytes, binary_format: str | None, is_little_endian: bool) -> 
         return [part.strip(" \0\t\r\n")[:_MAX_TEXT] for part in text.split("\\")] if text else []
     code = ("<" if is_little_endian else ">") + binary_format
     size = struct.calcsize(code)
-    return [repr(struct.unpack_from(code, raw, offset)[0]) for offset in range(0, len(raw) - size + 1, size)][
-        :16
-    ]
+    return [repr(struct.unpack_from(code, raw, offset)[0]) for offset in range(0, len(raw) - size + 1, size)][:16]
 
 
 def _decoded(raw: bytes) -> str:

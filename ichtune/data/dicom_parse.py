@@ -133,9 +133,7 @@ def _inflated(data: bytes) -> bytes:
     return meta.replace(_DEFLATED, _EXPLICIT_LITTLE) + body
 
 
-def _pixel_value(
-    data: memoryview, offset: int, is_implicit: bool, is_little: bool
-) -> tuple[memoryview | None, bool]:
+def _pixel_value(data: memoryview, offset: int, is_implicit: bool, is_little: bool) -> tuple[memoryview | None, bool]:
     """The value of PixelData, whose tag is expected at ``offset``, and whether it is encapsulated."""
     order = "<" if is_little else ">"
     if offset + 8 > len(data) or struct.unpack_from(f"{order}HH", data, offset) != _PIXEL_DATA:

@@ -37,9 +37,7 @@ class FoldPlan:
         _check_k(self.k)
         wrong = [patient for patient, fold in self.fold_of.items() if not 0 <= fold < self.k]
         if wrong:
-            raise DataError(
-                f"folds must be 0 to {self.k - 1}, got {self.fold_of[wrong[0]]} for patient {wrong[0]!r}"
-            )
+            raise DataError(f"folds must be 0 to {self.k - 1}, got {self.fold_of[wrong[0]]} for patient {wrong[0]!r}")
         lines = "".join(f"{patient}\0{fold}\n" for patient, fold in sorted(self.fold_of.items()))
         digest = hashlib.sha256(f"k={self.k}\n{lines}".encode()).hexdigest()
         object.__setattr__(self, "plan_hash", digest[:_HASH_DIGITS])
@@ -127,12 +125,8 @@ def _check_k(k: int) -> None:
 def _counts_by_patient(usable: pd.DataFrame) -> pd.DataFrame:
     """Slices with each label, labelled and unlabelled slices of every patient, in order of patient_id."""
     is_labelled = usable["is_labelled"].to_numpy(bool)
-    values = {
-        label: np.where(is_labelled, np.nan_to_num(usable[label].to_numpy(float)), 0.0) for label in LABELS
-    }
-    frame = pd.DataFrame(
-        {**values, "labelled": is_labelled.astype(float), "unlabelled": (~is_labelled).astype(float)}
-    )
+    values = {label: np.where(is_labelled, np.nan_to_num(usable[label].to_numpy(float)), 0.0) for label in LABELS}
+    frame = pd.DataFrame({**values, "labelled": is_labelled.astype(float), "unlabelled": (~is_labelled).astype(float)})
     return frame.groupby(usable["patient_id"].to_numpy().astype(object), sort=True).sum()
 
 

@@ -166,9 +166,7 @@ def verify_cache(folder: Path) -> None:
     _read_index(folder, about)
     for shard in about["shards"]:
         if file_sha256(folder / shard["name"]) != shard["sha256"]:
-            raise DataError(
-                f"{folder / shard['name']} is damaged: its checksum differs; remove {folder} and {_AGAIN}"
-            )
+            raise DataError(f"{folder / shard['name']} is damaged: its checksum differs; remove {folder} and {_AGAIN}")
 
 
 def file_sha256(path: Path) -> str:

@@ -78,9 +78,7 @@ def read_file(location: Path, path: str) -> FileReading:
 
 def is_blank(hu: np.ndarray) -> bool:
     """Whether a slice shows nothing in the brain window: its range there is at most ``BLANK_RANGE_HU``."""
-    low, high = (
-        min(max(int(value), _BRAIN_WINDOW_HU[0]), _BRAIN_WINDOW_HU[1]) for value in (hu.min(), hu.max())
-    )
+    low, high = (min(max(int(value), _BRAIN_WINDOW_HU[0]), _BRAIN_WINDOW_HU[1]) for value in (hu.min(), hu.max()))
     return high - low <= BLANK_RANGE_HU
 
 

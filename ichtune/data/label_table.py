@@ -60,9 +60,7 @@ def read_labels(path: Path) -> LabelTable:
     return _collapse(*_wide_rows(table, path))
 
 
-def attach_labels(
-    slices: pd.DataFrame, labels: LabelTable, source: Path
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+def attach_labels(slices: pd.DataFrame, labels: LabelTable, source: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Give every usable slice its labels; duplicates and refused files get none.
 
     Args:
@@ -140,9 +138,7 @@ def _competition_rows(table: pa.Table, path: Path) -> _LabelRows:
     is_split = pc.equal(pc.list_value_length(parts), 2).to_numpy(zero_copy_only=False)
     _check_rows(is_split, table["ID"], path, "ID must be an image id, an underscore and a label name")
     named = pc.list_element(parts, 1).dictionary_encode()
-    known = np.array(
-        [LABELS.index(name) if name in LABELS else -1 for name in named.dictionary.to_pylist()], int
-    )
+    known = np.array([LABELS.index(name) if name in LABELS else -1 for name in named.dictionary.to_pylist()], int)
     labels = known[named.indices.to_numpy()] if len(known) else np.empty(0, int)
     _check_rows(labels >= 0, table["ID"], path, f"ID must end in one of {', '.join(LABELS)}")
     images = pc.list_element(parts, 0).dictionary_encode()
@@ -153,9 +149,7 @@ def _competition_rows(table: pa.Table, path: Path) -> _LabelRows:
 def _wide_rows(table: pa.Table, path: Path) -> _LabelRows:
     """The same from a wide table; an empty cell is a label that is not given."""
     image_ids = table[_IMAGE_ID].combine_chunks()
-    _check_rows(
-        pc.not_equal(image_ids, "").to_numpy(zero_copy_only=False), table[_IMAGE_ID], path, "no image_id"
-    )
+    _check_rows(pc.not_equal(image_ids, "").to_numpy(zero_copy_only=False), table[_IMAGE_ID], path, "no image_id")
     values = np.stack([_values(table[label], path, label, may_be_empty=True) for label in LABELS], axis=1)
     images = image_ids.dictionary_encode()
     names = images.dictionary.to_numpy(zero_copy_only=False)

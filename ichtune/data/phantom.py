@@ -120,9 +120,7 @@ def read_border_noise(truth: NDArray[np.bool_], rng: np.random.Generator) -> NDA
     n_slices = truth.shape[0]
     for column in range(truth.shape[1]):
         edges = np.diff(np.concatenate([[False], truth[:, column], [False]]).astype(np.int8))
-        for first, stop in zip(
-            np.flatnonzero(edges == 1).tolist(), np.flatnonzero(edges == -1).tolist(), strict=True
-        ):
+        for first, stop in zip(np.flatnonzero(edges == 1).tolist(), np.flatnonzero(edges == -1).tolist(), strict=True):
             for border, beyond in ((first, first - 1), (stop - 1, stop)):
                 draw = float(rng.random())
                 if draw < _P_MISSED_BORDER and stop - first > 2:
@@ -271,9 +269,7 @@ def _summarise(spec: PhantomSpec, out: Path, written: list[_Written]) -> Phantom
     train, test, duplicated = _write_tables(out, written)
     full_size = max(p.stat().st_size for p in sorted((out / TRAIN_DIR).iterdir()))
     sizes = {p.stem: p.stat().st_size for p in sorted((out / TRAIN_DIR).iterdir())}
-    positive = [
-        sum(row[i] for part in (train, test) for row in part.values()) for i in range(len(CSV_LABELS))
-    ]
+    positive = [sum(row[i] for part in (train, test) for row in part.values()) for i in range(len(CSV_LABELS))]
     encodings = [w.plan.encoding for w in written]
     return PhantomSummary(
         n_patients=spec.n_patients,
@@ -361,7 +357,5 @@ def write_phantom(
         summary = _summarise(spec, out, _write_all(out, spec, plans, n, on_progress))
         (out / MANIFEST).write_text(_manifest(spec, summary), encoding="utf-8")
     except OSError as e:
-        raise StorageError(
-            f"Cannot write the phantom to {out}: {e}. Free space or give another folder."
-        ) from e
+        raise StorageError(f"Cannot write the phantom to {out}: {e}. Free space or give another folder.") from e
     return summary

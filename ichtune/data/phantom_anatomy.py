@@ -265,9 +265,7 @@ def face_hu(head: Head, p: Points) -> Field:
     hu = hu + (55.0 - hu) * neck
     mastoid = ramp(ellipsoid(ax, y, z, (50, 30, -46), (16, 20, 18)), 4.0)
     hu = hu + (np.where(grain > 0.0, np.float32(900.0), np.float32(-650.0)) - hu) * mastoid
-    air = np.minimum(
-        ellipsoid(ax, y, z, (0, -52, -34), (13, 26, 22)), ellipsoid(ax, y, z, (4, -14, -44), (11, 13, 9))
-    )
+    air = np.minimum(ellipsoid(ax, y, z, (0, -52, -34), (13, 26, 22)), ellipsoid(ax, y, z, (4, -14, -44), (11, 13, 9)))
     septum = np.clip(np.abs(grain) * 4.0, 0.0, 1.0)
     hu = hu + (-900.0 * septum + 150.0 * (1.0 - septum) - hu) * ramp(air, 4.0)
     frontal = ellipsoid(ax, y, z, (6, -74, -14), (13, 7, 12))

@@ -60,9 +60,7 @@ def _fluid(f: _Slice, head: Head, width: float) -> tuple[Field, Field]:
     sulcal = ramp(np.abs(f["sulcus"]) - (0.35 + 1.35 * head.atrophy) * (1.0 - depth / 22.0), width)
     fluid = np.maximum(rim, sulcal * np.clip((20.0 - depth) / 8.0, 0.0, 1.0))
     if f.reaches("falx_gate"):
-        cleft = ramp(np.abs(f["bx"]) - (0.9 + 1.2 * head.atrophy), width) * np.clip(
-            (26.0 - depth) / 8.0, 0.0, 1.0
-        )
+        cleft = ramp(np.abs(f["bx"]) - (0.9 + 1.2 * head.atrophy), width) * np.clip((26.0 - depth) / 8.0, 0.0, 1.0)
         fluid = np.maximum(fluid, cleft * ramp(f["falx_gate"], 4.0))
     if f.reaches("cistern"):
         fluid = np.maximum(fluid, ramp(f["cistern"], width))
@@ -88,9 +86,7 @@ def _dura(hu: Field, f: _Slice, width: float) -> None:
         _mix(hu, ramp(np.maximum(np.abs(f["bx"]) - 3.5, depth - 5.0), width) * gate, _SINUS_HU)
     if f.reaches("tentorium", 5.0):
         x, y = f["bx"] / 22.0, (f["by"] - 10.0) / 26.0
-        behind = np.clip((np.sqrt(x * x + y * y) - 1.0) * 6.0, 0.0, 1.0) * np.clip(
-            (f["by"] - 8.0) / 6.0, 0.0, 1.0
-        )
+        behind = np.clip((np.sqrt(x * x + y * y) - 1.0) * 6.0, 0.0, 1.0) * np.clip((f["by"] - 8.0) / 6.0, 0.0, 1.0)
         sheet = np.abs(f["tentorium"])
         _mix(hu, ramp(sheet - 0.6, width) * behind, _DURA_HU)
         groove = np.clip((f["by"] - 26.0) / 8.0, 0.0, 1.0)

@@ -67,9 +67,7 @@ class SeriesHeader:
     orientation: tuple[float, float, float, float, float, float]
 
 
-def stored_pixels(
-    hu: NDArray[np.int16], outside: NDArray[np.bool_], encoding: Encoding
-) -> NDArray[np.uint16]:
+def stored_pixels(hu: NDArray[np.int16], outside: NDArray[np.bool_], encoding: Encoding) -> NDArray[np.uint16]:
     """Encode HU as the file stores them.
 
     Args:
@@ -146,9 +144,7 @@ def encode_file(
     encoding, (rows, columns) = header.encoding, stored.shape
     windows = b""
     if header.window_centre:
-        windows = _text(0x28, 0x1050, "DS", header.window_centre) + _text(
-            0x28, 0x1051, "DS", header.window_width
-        )
+        windows = _text(0x28, 0x1050, "DS", header.window_centre) + _text(0x28, 0x1051, "DS", header.window_width)
     padding = b""
     if header.has_padding_tag:
         vr = "SS" if encoding.signed else "US"

@@ -94,9 +94,7 @@ def _combinations(n_series: int, n_epidural: int) -> list[frozenset[str]]:
     return [frozenset(_LETTERS[x] for x in k) for k in keys for _ in range(counts[k])]
 
 
-def _deal(
-    n_studies: list[int], pool: list[frozenset[str]], rng: np.random.Generator
-) -> list[list[frozenset[str]]]:
+def _deal(n_studies: list[int], pool: list[frozenset[str]], rng: np.random.Generator) -> list[list[frozenset[str]]]:
     """Deal combinations to patients; the later studies of a patient resemble the first one.
 
     Epidural bleeds are so few that no patient gets two, if possible.
@@ -147,9 +145,7 @@ def _complete(dealt: list[list[frozenset[str]]], group: list[int]) -> None:
 def _encodings(n_series: int, broken_rate: float, rng: np.random.Generator) -> list[int]:
     usual = sum(e.train_share for e in ENCODINGS if not e.broken)
     n_broken = sum(e.broken for e in ENCODINGS)
-    shares = [
-        broken_rate / n_broken if e.broken else (1.0 - broken_rate) * e.train_share / usual for e in ENCODINGS
-    ]
+    shares = [broken_rate / n_broken if e.broken else (1.0 - broken_rate) * e.train_share / usual for e in ENCODINGS]
     counts = apportion(n_series, shares)
     if n_series >= _RARE_ENCODINGS_FROM_SERIES:
         for i, e in enumerate(ENCODINGS):
@@ -160,9 +156,7 @@ def _encodings(n_series: int, broken_rate: float, rng: np.random.Generator) -> l
     return [order[i] for i in rng.permutation(n_series).tolist()]
 
 
-def plan_series(
-    n_patients: int, test_fraction: float, broken_12bit_rate: float, seed: int
-) -> tuple[SeriesPlan, ...]:
+def plan_series(n_patients: int, test_fraction: float, broken_12bit_rate: float, seed: int) -> tuple[SeriesPlan, ...]:
     """Plan every series of a phantom.
 
     Args:

@@ -105,9 +105,7 @@ def draw_scan(rng: np.random.Generator, size_px: int, difficulty: float) -> Scan
     )
 
 
-def _positions(
-    rng: np.random.Generator, low: float, high: float
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _positions(rng: np.random.Generator, low: float, high: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
     pick = float(rng.random())
     n_slices = int(rng.integers(20, 61))
     for length, share in _COMMON_LENGTHS:

@@ -68,8 +68,7 @@ def _decode_native(data: memoryview, header: SliceHeader, is_big_endian: bool) -
         raise DataError(f"truncated_pixel_data: {len(data)} bytes, {expected} needed")
     if len(data) - expected >= header.columns_px * sample_bytes:
         raise DataError(
-            f"pixel_data_length: {len(data)} bytes, but {header.rows_px} x {header.columns_px} pixels take "
-            f"{expected}"
+            f"pixel_data_length: {len(data)} bytes, but {header.rows_px} x {header.columns_px} pixels take {expected}"
         )
     kind = np.dtype(np.uint8) if sample_bytes == 1 else np.dtype(">u2" if is_big_endian else "<u2")
     stored = np.frombuffer(data, kind, count=header.rows_px * header.columns_px)
@@ -176,9 +175,7 @@ def _checked(stored: np.ndarray, header: SliceHeader) -> np.ndarray:
             f"{header.rows_px} x {header.columns_px}"
         )
     if stored.dtype.kind not in "iu" or stored.dtype.itemsize not in (1, 2):
-        raise DataError(
-            f"undecodable_pixels: the decoder returned {stored.dtype}, expected 8- or 16-bit integers"
-        )
+        raise DataError(f"undecodable_pixels: the decoder returned {stored.dtype}, expected 8- or 16-bit integers")
     return stored.view(f"u{stored.dtype.itemsize}")
 
 

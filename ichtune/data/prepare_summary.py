@@ -106,9 +106,7 @@ def _warnings(slices: pd.DataFrame, plan: FoldPlan | None, build: CacheBuild) ->
     has_position = rows["position_z_mm"].notna().to_numpy(bool)
     n_labelled = int(by_patient["any"].sum())
     counted = {
-        "slices have no PatientID: each study counts as a patient of its own": int(
-            (rows["patient_id"] == "").sum()
-        ),
+        "slices have no PatientID: each study counts as a patient of its own": int((rows["patient_id"] == "").sum()),
         "series lack positions: they are ordered by slice location or instance number": int(
             usable.loc[~has_position, "series_instance_uid"].nunique()
         ),
@@ -118,9 +116,7 @@ def _warnings(slices: pd.DataFrame, plan: FoldPlan | None, build: CacheBuild) ->
     }
     warnings = [f"{count} {what}" for what, count in counted.items() if count]
     if plan is None:
-        warnings.append(
-            "only one patient has labels, so there are no folds and nothing can be cross-validated"
-        )
+        warnings.append("only one patient has labels, so there are no folds and nothing can be cross-validated")
     elif plan.k == n_labelled:
         warnings.append(f"{plan.k} folds: only {n_labelled} patients have labels")
     return warnings

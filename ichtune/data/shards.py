@@ -192,9 +192,7 @@ def _cached(reading: FileReading, size_px: int | None) -> np.ndarray:
 
 
 def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    return pd.DataFrame(rows, columns=[*ROW_COLUMNS, *_SHAPE_COLUMNS]).astype(
-        {**ROW_COLUMNS, **_SHAPE_COLUMNS}
-    )
+    return pd.DataFrame(rows, columns=[*ROW_COLUMNS, *_SHAPE_COLUMNS]).astype({**ROW_COLUMNS, **_SHAPE_COLUMNS})
 
 
 def _write_rows(result: ShardResult, path: Path) -> None:

@@ -92,9 +92,7 @@ class SharedLoss:
 
     def value(self, w: np.ndarray) -> float:
         """Loss at the weights ``w`` (M,), in nats."""
-        return float(
-            sum(share * loss.value(w) for share, loss in zip(self.share_L, self.losses, strict=True))
-        )
+        return float(sum(share * loss.value(w) for share, loss in zip(self.share_L, self.losses, strict=True)))
 
     def derivatives(self, w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Gradient (M,) and Hessian (M, M) at ``w`` (M,), valid along directions that sum to zero."""

@@ -41,9 +41,7 @@ class Convex(Blender):
     def __post_init__(self) -> None:
         for key, known in (("space", SPACES), ("weights", SHARING)):
             if getattr(self, key) not in known:
-                raise ConfigError(
-                    f"convex: unknown {key} {getattr(self, key)!r}. {nearest(getattr(self, key), known)}"
-                )
+                raise ConfigError(f"convex: unknown {key} {getattr(self, key)!r}. {nearest(getattr(self, key), known)}")
         real = isinstance(self.shrinkage, int | float) and not isinstance(self.shrinkage, bool)
         if not (real and 0.0 <= self.shrinkage <= 1.0):
             raise ConfigError(f"convex: shrinkage must be a number between 0 and 1, got {self.shrinkage!r}")
@@ -56,8 +54,7 @@ class Convex(Blender):
         label_loss = MixtureLoss if self.space == "probability" else LogitLoss
         y_LN = np.ascontiguousarray(y_NL.T, dtype=np.float64)
         losses: list[LabelLoss] = [
-            label_loss(self._inputs(p_MNL[members, :, label]), y_N, row_weight_N)
-            for label, y_N in enumerate(y_LN)
+            label_loss(self._inputs(p_MNL[members, :, label]), y_N, row_weight_N) for label, y_N in enumerate(y_LN)
         ]
         solved_GL, self.gap_ = self._solve(losses, len(groups))
         solved_GL = (1.0 - self.shrinkage) * solved_GL + self.shrinkage / len(groups)

@@ -81,9 +81,7 @@ def load_panel(workspace: Workspace, recipe_ids: Sequence[str] | None = None) ->
     chosen, unfinished = _choose_runs(workspace, recipe_ids)
     fold_N = np.asarray(workspace.fold_plan.folds_for(labelled["patient_id"]), dtype=np.int64)
     image_ids, test_ids = labelled["image_id"].to_numpy(object), unlabelled["image_id"].to_numpy(object)
-    kept, p_MNL, p_MTL, collapsed = _read_all(
-        workspace, chosen, pd.Index(image_ids), pd.Index(test_ids), fold_N
-    )
+    kept, p_MNL, p_MTL, collapsed = _read_all(workspace, chosen, pd.Index(image_ids), pd.Index(test_ids), fold_N)
     return Panel(
         members=_named_members(workspace, kept),
         image_ids=image_ids,
@@ -189,9 +187,7 @@ def _out_of_fold(table: pd.DataFrame, recipe_id: str, slices: pd.Index, fold_N: 
     return p_NL
 
 
-def _mean_of_fold_models(
-    table: pd.DataFrame, recipe_id: str, slices: pd.Index, folds: np.ndarray
-) -> np.ndarray:
+def _mean_of_fold_models(table: pd.DataFrame, recipe_id: str, slices: pd.Index, folds: np.ndarray) -> np.ndarray:
     """Return the mean over fold models in log odds, (T, L); each slice exactly once a fold model."""
     by_fold = {int(f): table[table["fold"] == f] for f in np.unique(table["fold"].to_numpy())}
     if sorted(by_fold) != folds.tolist():
@@ -235,10 +231,7 @@ def _check_once(position: np.ndarray, table: pd.DataFrame, what: str, slices: pd
 
 
 def _named_members(workspace: Workspace, recipe_ids: Sequence[str]) -> tuple[Member, ...]:
-    names = {
-        recipe_id: _recipe_summary(workspace.layout.runs / recipe_id / "recipe.json")
-        for recipe_id in recipe_ids
-    }
+    names = {recipe_id: _recipe_summary(workspace.layout.runs / recipe_id / "recipe.json") for recipe_id in recipe_ids}
     shared = {name for name in names.values() if list(names.values()).count(name) > 1}
     return tuple(
         Member(recipe_id, f"{name}|{recipe_id}" if name in shared or not name else name)

@@ -49,13 +49,9 @@ class BlendSpec:
         create_blender(self.blender, self.parameters)
         real = isinstance(self.clip, int | float) and not isinstance(self.clip, bool)
         if not (real and CLIP <= self.clip <= MAX_CLIP):
-            raise ConfigError(
-                f"key 'clip' must be a number between {CLIP:g} and {MAX_CLIP:g}, got {self.clip!r}"
-            )
+            raise ConfigError(f"key 'clip' must be a number between {CLIP:g} and {MAX_CLIP:g}, got {self.clip!r}")
         if self.any_rule not in ANY_RULES:
-            raise ConfigError(
-                f"key 'any_rule': unknown value {self.any_rule!r}. {nearest(self.any_rule, ANY_RULES)}"
-            )
+            raise ConfigError(f"key 'any_rule': unknown value {self.any_rule!r}. {nearest(self.any_rule, ANY_RULES)}")
 
     @property
     def n_top(self) -> int | None:
@@ -113,6 +109,4 @@ def _members(value: Any) -> str | dict[str, int] | tuple[str, ...]:
         if len(set(value)) < len(value):
             raise ConfigError(f"key 'members' names a run twice: {list(value)}")
         return tuple(value)
-    raise ConfigError(
-        f"key 'members' must be `all`, `{{top: k}}` or a list of recipe_ids in quotes, got {value!r}"
-    )
+    raise ConfigError(f"key 'members' must be `all`, `{{top: k}}` or a list of recipe_ids in quotes, got {value!r}")

@@ -117,9 +117,7 @@ def _ladder(workspace: Workspace) -> list[dict[str, Any]]:
     path = workspace.layout.ladder
     rows = read_json(path, "blend") or []
     if not isinstance(rows, list) or not all(isinstance(row, dict) and "name" in row for row in rows):
-        raise DataError(
-            f"{path} must be a list of rows with a name, got {str(rows)[:80]!r}; run `ichtune blend` again"
-        )
+        raise DataError(f"{path} must be a list of rows with a name, got {str(rows)[:80]!r}; run `ichtune blend` again")
     return rows
 
 
@@ -179,9 +177,7 @@ def _members(workspace: Workspace, about: Mapping[str, Any]) -> tuple[MemberRow,
         title = run_title(workspace, recipe_id) or str(member.get("name") or "")
         by_label = weights.get(recipe_id)
         rows.append(
-            MemberRow(
-                recipe_id, title, tuple(float(by_label[label]) for label in LABELS) if by_label else None
-            )
+            MemberRow(recipe_id, title, tuple(float(by_label[label]) for label in LABELS) if by_label else None)
         )
     return tuple(sorted(rows, key=lambda row: (-sum(row.weights or ()), row.recipe_id)))
 
@@ -194,9 +190,7 @@ def _method(spec: Mapping[str, Any]) -> str:
 
 
 def _notes(about: Mapping[str, Any]) -> tuple[str, ...]:
-    same = [
-        f"{run} predicts exactly what {kept} does" for run, kept in (about.get("collapsed") or {}).items()
-    ]
+    same = [f"{run} predicts exactly what {kept} does" for run, kept in (about.get("collapsed") or {}).items()]
     unfinished = [f"{run}: not every fold is trained" for run in about.get("unfinished") or []]
     return (*same, *unfinished)
 
@@ -223,9 +217,7 @@ def _reliability_of(workspace: Workspace, folder: Path) -> tuple[dict[str, float
     rows, p_NL, _ = joined_predictions(workspace, folder / "oof.parquet")
     labelled = workspace.labelled.iloc[rows]
     column = LABELS.index(ANY)
-    return reliability(
-        labelled[ANY].to_numpy(np.float64), p_NL[:, column], labelled["patient_id"].to_numpy(object)
-    )
+    return reliability(labelled[ANY].to_numpy(np.float64), p_NL[:, column], labelled["patient_id"].to_numpy(object))
 
 
 def _submission(workspace: Workspace, folder: Path) -> tuple[dict[str, Any] | None, str]:

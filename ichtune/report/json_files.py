@@ -33,7 +33,5 @@ def read_json_object(path: Path, made_by: str) -> dict[str, Any] | None:
     """
     value = read_json(path, made_by)
     if value is not None and not isinstance(value, dict):
-        raise DataError(
-            f"{path} must hold a JSON object, got {str(value)[:60]!r}; run `ichtune {made_by}` again"
-        )
+        raise DataError(f"{path} must hold a JSON object, got {str(value)[:60]!r}; run `ichtune {made_by}` again")
     return value

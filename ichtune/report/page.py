@@ -54,9 +54,7 @@ def write_report(workspace: Workspace, out: Path | None = None) -> ReportResult:
         os.replace(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise StorageError(
-            f"cannot write {path}: {error.strerror or error}; name another with --out"
-        ) from error
+        raise StorageError(f"cannot write {path}: {error.strerror or error}; name another with --out") from error
     return ReportResult(path, len(content), facts.missing)
 
 
@@ -136,9 +134,7 @@ def _dot(row: LadderRow) -> dict[str, Any]:
 def breakable(text: str) -> Markup:
     """Let a recipe's line break after each of its parts."""
     *parts, last = str(text).split("|")
-    spans = [
-        Markup('<span class="part">{}</span>').format(part) for part in (*(f"{p}|" for p in parts), last)
-    ]
+    spans = [Markup('<span class="part">{}</span>').format(part) for part in (*(f"{p}|" for p in parts), last)]
     return Markup("<wbr>").join(spans)
 
 

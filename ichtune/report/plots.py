@@ -69,9 +69,7 @@ def ladder_plot(rows: Sequence[Mapping[str, float | str | None]]) -> str:
         axes.grid(axis="y", visible=False)
         _legend(axes, ncols=3, handletextpad=0.2)
 
-    return draw_svg(
-        "ladder", "Score ladder as a dot plot", draw, width_in=6.2, height_in=1.2 + 0.32 * len(rows)
-    )
+    return draw_svg("ladder", "Score ladder as a dot plot", draw, width_in=6.2, height_in=1.2 + 0.32 * len(rows))
 
 
 def reliability_plot(points: Sequence[Mapping[str, float]]) -> str:
@@ -94,9 +92,7 @@ def reliability_plot(points: Sequence[Mapping[str, float]]) -> str:
     return draw_svg("reliability", "Reliability curve of the blend for the label any", draw, height_in=3.8)
 
 
-def learning_curves(
-    curves: Sequence[tuple[str, Sequence[tuple[int, float]]]], prior_loss: float | None
-) -> str:
+def learning_curves(curves: Sequence[tuple[str, Sequence[tuple[int, float]]]], prior_loss: float | None) -> str:
     """Validation loss of every trial by epoch.
 
     Args:
@@ -165,9 +161,7 @@ def window_strip(groups: Mapping[str, Sequence[tuple[str, float]]], prior_loss: 
         for place, trials in enumerate(groups.values()):
             middle = float(np.median([loss for _, loss in trials]))
             axes.plot([middle] * 2, [place - 0.32, place + 0.32], color=INK, lw=1.6)
-        _prior_line(
-            axes, [loss for trials in groups.values() for _, loss in trials], prior_loss, vertical=True
-        )
+        _prior_line(axes, [loss for trials in groups.values() for _, loss in trials], prior_loss, vertical=True)
         axes.set_yticks(range(len(groups)), list(groups))
         axes.set_ylim(len(groups) - 0.5, -0.5)
         axes.set_xlabel(f"best validation {LOSS} of a trial")
@@ -189,9 +183,7 @@ def slices_per_series(counts: Sequence[int]) -> str:
     def draw(axes: Axes) -> None:
         low, high = min(counts), max(counts)
         step = max(1, math.ceil((high - low + 1) / 40))
-        axes.hist(
-            counts, bins=[edge - 0.5 for edge in range(low, high + step + 1, step)], color=BLUE, rwidth=0.9
-        )
+        axes.hist(counts, bins=[edge - 0.5 for edge in range(low, high + step + 1, step)], color=BLUE, rwidth=0.9)
         axes.set(xlabel="usable slices in a series", ylabel="series")
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_locator(MaxNLocator(integer=True))
@@ -247,9 +239,7 @@ def _legend(axes: Axes, ncols: int, handletextpad: float = 0.5) -> None:
         )
 
 
-def _prior_line(
-    axes: Axes, losses: Sequence[float], prior_loss: float | None, vertical: bool = False
-) -> None:
+def _prior_line(axes: Axes, losses: Sequence[float], prior_loss: float | None, vertical: bool = False) -> None:
     """Mark the prior's loss, and cut off losses far beyond it."""
     if prior_loss is None or not losses:
         return

@@ -56,9 +56,7 @@ def collect_made(workspace: Workspace) -> MadeFacts:
         commands=tuple(commands),
         notes=tuple(notes),
         spaces={
-            name: json.dumps(search["space"], indent=1)
-            for name, search in searches.items()
-            if search.get("space")
+            name: json.dumps(search["space"], indent=1) for name, search in searches.items() if search.get("space")
         },
     )
 
@@ -73,9 +71,7 @@ def _versions() -> dict[str, str]:
     return versions
 
 
-def _ids(
-    about: Mapping[str, Any], searches: Mapping[str, Mapping[str, Any]], run_ids: list[str]
-) -> dict[str, str]:
+def _ids(about: Mapping[str, Any], searches: Mapping[str, Mapping[str, Any]], run_ids: list[str]) -> dict[str, str]:
     labels = about.get("labels_csv") or {}
     seeds = {name: nested(search, "space", "search", "seed") for name, search in searches.items()}
     size = about.get("size_px")

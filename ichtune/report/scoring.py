@@ -137,8 +137,4 @@ def _aligned(matrix: LabelMatrix, image_ids: np.ndarray, name: str, other: str) 
 
 
 def _examples(ids: Any) -> str:
-    return (
-        f" ({', '.join(str(i) for i in ids[:N_NAMED])}{', ...' if len(ids) > N_NAMED else ''})"
-        if len(ids)
-        else ""
-    )
+    return f" ({', '.join(str(i) for i in ids[:N_NAMED])}{', ...' if len(ids) > N_NAMED else ''})" if len(ids) else ""

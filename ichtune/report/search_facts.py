@@ -135,9 +135,7 @@ def _loads(text: Any, column: str, where: str) -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
-        raise DataError(
-            f"{where}: column {column!r} is no JSON ({error}); run `ichtune search` again"
-        ) from error
+        raise DataError(f"{where}: column {column!r} is no JSON ({error}); run `ichtune search` again") from error
 
 
 def _windows(recipe: Mapping[str, Any]) -> str:

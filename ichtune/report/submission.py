@@ -156,9 +156,7 @@ def fill_missing(
     predicted = pd.Index(np.asarray(image_ids, dtype=object), dtype=object)
     if predicted.has_duplicates:
         twice = predicted[predicted.duplicated()][0]
-        raise ConflictError(
-            f"each slice must be predicted once to be submitted, got {twice!r} more than once"
-        )
+        raise ConflictError(f"each slice must be predicted once to be submitted, got {twice!r} more than once")
     position = predicted.get_indexer(pd.Index(wanted, dtype=object))
     missing = position < 0
     if missing.all():

@@ -83,8 +83,8 @@ def _set_environment(local: bool, token_path: Path) -> None:
 def _on_loopback(local: bool) -> Iterator[None]:
     """Let every server of a local Ray listen on 127.0.0.1 only; as Ray comes, several listen on all interfaces.
 
-    Ray has one switch for this, on every platform whatever its name says. It reads the variable when it is imported, and
-    its own processes read it again. A cluster that is joined is left as its owner set it up.
+    Ray has one switch for this, on every platform whatever its name says. It reads the variable when it is
+    imported, and its own processes read it again. A cluster that is joined is left as its owner set it up.
     """
     from ray._private import ray_constants
 

@@ -1,7 +1,7 @@
 """The ledger: what a search decided and saw, one fsynced JSON line an event. Resuming trusts this file and no other.
 
-Ray Tune keeps a state of its own, but a killed driver loses the latest part of it, and neither the scheduler's rungs nor
-the sampler's history come back with it.
+Ray Tune keeps a state of its own, but a killed driver loses the latest part of it, and neither the scheduler's rungs
+nor the sampler's history come back with it.
 """
 
 import json

@@ -30,10 +30,10 @@ TRIAL_ERRORS = (
 
 
 class FoldTrial(tune.Trainable):
-    """Trains ``config["recipe"]`` without each of ``config["folds"]`` in turn; one ``step`` is one epoch of all of them.
+    """Trains ``config["recipe"]`` without each of ``config["folds"]`` in turn; a ``step`` is one epoch of all of them.
 
-    The configuration holds ``work`` (workspace path), ``folder`` (of this trial), ``trial`` (number), ``folds``, ``recipe``
-    and ``n_threads``.
+    The configuration holds ``work`` (workspace path), ``folder`` (of this trial), ``trial`` (number), ``folds``,
+    ``recipe`` and ``n_threads``.
     """
 
     def setup(self, config: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""SCHEDULERS: who stops a trial early. Ray Tune's own, told of the trials that an earlier run of the search finished."""
+"""SCHEDULERS: who stops a trial early. Ray Tune's own, told of the trials that earlier runs of the search ended."""
 
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
@@ -43,8 +43,8 @@ def find_scheduler(name: str) -> Callable[[EarlyStop], TrialScheduler]:
 def create_scheduler(early_stop: EarlyStop, ended: Sequence[TrialRecord] = ()) -> TrialScheduler:
     """Build a scheduler that knows the trials which have ended already.
 
-    Ray restores no scheduler's state, so the rungs are filled again by showing it, through its public interface, what it
-    saw before. A trial that was interrupted tells its own curve again when it goes on.
+    Ray restores no scheduler's state, so the rungs are filled again by showing it, through its public interface, what
+    it saw before. A trial that was interrupted tells its own curve again when it goes on.
 
     Args:
         early_stop: the search space's setting; a space that was read from a file always names a maximum.

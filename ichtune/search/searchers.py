@@ -1,8 +1,8 @@
 """SEARCHERS: who proposes the next trial. Optuna samples; the ledger is its only memory.
 
-The study that a sampler sees is rebuilt from the ledger at every proposal, and the sampler is seeded by the search's seed
-and the trial's number. A proposal is therefore a function of the trials so far, and a search that was killed proposes
-what it would have proposed.
+The study that a sampler sees is rebuilt from the ledger at every proposal, and the sampler is seeded by the search's
+seed and the trial's number. A proposal is therefore a function of the trials so far, and a search that was killed
+proposes what it would have proposed.
 """
 
 import math
@@ -76,8 +76,8 @@ class OptunaChooser:
 def study_of(records: Sequence[TrialRecord]) -> optuna.Study:
     """Tell the truth about every trial to a new Optuna study in memory.
 
-    A stopped trial is PRUNED with its intermediate values (it is not known how it would have ended), a failed one FAIL, one
-    that still runs RUNNING, which lets the sampler keep away from it.
+    A stopped trial is PRUNED with its intermediate values (it is not known how it would have ended), a failed one
+    FAIL, one that still runs RUNNING, which lets the sampler keep away from it.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(direction="minimize")

@@ -93,10 +93,12 @@ def train_top(layout: Layout, search: str | None = None) -> int:
 
 
 def winners(layout: Layout, n: int, search: str | None = None) -> list[Recipe]:
-    """Return the ``n`` best distinct recipes of one search, or of all.
+    """Return the ``n`` best distinct recipes of one search, or of all, unlike ones first.
 
     Trials that were trained to the end come before stopped ones, whatever the loss: a stopped trial's loss was never
-    annealed. Among equals the lower loss at the end of the curve wins, since a run keeps its last weights.
+    annealed. Among these the lower loss at the end of the curve wins, since a run keeps its last weights; but a recipe
+    that differs from a better one in nothing but its optimisation waits until every other kind has had its turn. Two
+    runs of one kind err alike, and a blend lives on members that do not.
 
     Raises:
         DataError: no trial has a loss yet.
@@ -111,6 +113,19 @@ def winners(layout: Layout, n: int, search: str | None = None) -> list[Recipe]:
             f"no trial in {layout.searches} has ended with a loss ({sum(r.status == FAILED for r in records)} failed); "
             f"run `ichtune search` first"
         )
-    distinct = {record.recipe.recipe_id: record.recipe for record in reversed(ranked)}
-    order = list(dict.fromkeys(record.recipe.recipe_id for record in ranked))
-    return [distinct[recipe_id] for recipe_id in order[:n]]
+    finished = [r.recipe for r in ranked if r.status == FINISHED]
+    stopped = [r.recipe for r in ranked if r.status == STOPPED]
+    order = [*_unlike_first(finished), *_unlike_first(stopped)]
+    distinct = {recipe.recipe_id: recipe for recipe in reversed(order)}
+    return [distinct[recipe_id] for recipe_id in dict.fromkeys(recipe.recipe_id for recipe in order)][:n]
+
+
+def _unlike_first(ranked: list[Recipe]) -> list[Recipe]:
+    """Put the best recipe of each kind before second ones of any kind; otherwise keep the order."""
+    turns: dict[tuple[object, ...], int] = {}
+    placed = []
+    for place, recipe in enumerate(ranked):
+        kind = (recipe.architecture, recipe.windows, recipe.neighbours, recipe.image_px)
+        turns[kind] = turns.get(kind, 0) + 1
+        placed.append((turns[kind], place, recipe))
+    return [recipe for _, _, recipe in sorted(placed, key=lambda entry: entry[:2])]

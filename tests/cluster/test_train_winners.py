@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from ichtune.errors import NothingUsableError
 from ichtune.recipe import Recipe
 from ichtune.search.crossval_tasks import train_recipes
 from ichtune.space import Resources
@@ -42,7 +43,7 @@ def test_a_fold_that_fails_is_named_and_the_others_are_kept(fake_workspace):
     (run / "fold_1" / "run.json").unlink()
     (run / "fold_1" / "resume.safetensors").write_bytes(b"damaged")
 
-    with pytest.raises(Exception, match="1 of 1 folds failed.*fold 1 of tiny_convnet"):
+    with pytest.raises(NothingUsableError, match=r"1 of 1 folds failed.*fold 1 of tiny_convnet"):
         train_recipes(workspace, [recipe], Resources(cpu=1))
 
     assert json.loads((run / "fold_0" / "run.json").read_text())["fold"] == 0

@@ -121,9 +121,7 @@ class TestLaws:
         spoilt = y.copy()
         spoilt[100:] = 1.0 - spoilt[100:]
         one = create_blender(name, settings).fit(p, y, weight).predict(p)
-        np.testing.assert_allclose(
-            create_blender(name, settings).fit(p, spoilt, weight).predict(p), one, atol=1e-12
-        )
+        np.testing.assert_allclose(create_blender(name, settings).fit(p, spoilt, weight).predict(p), one, atol=1e-12)
 
     def test_float32_members_are_taken(self, name, settings):
         p, y = generated()

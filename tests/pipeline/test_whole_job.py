@@ -72,7 +72,9 @@ def killed(folder):
     work = folder / "killed"
     prepare(folder, work)
     search = [sys.executable, "-m", "ichtune", "search", "--space", str(folder / "space.yaml"), "--work", str(work)]
-    process = subprocess.Popen([*search, "--concurrent", "1", "--quiet"], env=dict(os.environ), stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [*search, "--concurrent", "1", "--quiet"], env=dict(os.environ), stdout=subprocess.DEVNULL
+    )
     ledger = work / "searches" / "space" / "ledger.jsonl"
     deadline = time.monotonic() + 240
     while not ledger.is_file() or ledger.read_text().count('"event": "epoch"') < 2:

@@ -56,9 +56,7 @@ def test_a_copy_of_a_member_changes_nothing(problem, blender, data):
     p, y = problem
     copied = data.draw(st.integers(0, len(p) - 1))
     doubled = np.concatenate([p, p[copied : copied + 1]])
-    np.testing.assert_allclose(
-        blender.fit(doubled, y).predict(doubled), blender.fit(p, y).predict(p), atol=1e-6
-    )
+    np.testing.assert_allclose(blender.fit(doubled, y).predict(doubled), blender.fit(p, y).predict(p), atol=1e-6)
 
 
 @settings(max_examples=40, deadline=None)

@@ -44,13 +44,9 @@ class BlendWorkspace:
     def test(self) -> np.ndarray:
         return np.flatnonzero(~self.slices["is_labelled"] & (self.slices["status"] == "ok"))
 
-    def frame(
-        self, recipe_id: str, rows: np.ndarray, fold: np.ndarray | int, p_NL: np.ndarray
-    ) -> pd.DataFrame:
+    def frame(self, recipe_id: str, rows: np.ndarray, fold: np.ndarray | int, p_NL: np.ndarray) -> pd.DataFrame:
         ids = self.slices["image_id"].to_numpy(object)[rows]
-        return pd.DataFrame(p_NL, columns=list(P_COLUMNS)).assign(
-            recipe_id=recipe_id, fold=fold, image_id=ids
-        )
+        return pd.DataFrame(p_NL, columns=list(P_COLUMNS)).assign(recipe_id=recipe_id, fold=fold, image_id=ids)
 
     def predictions(self, recipe_id: str, noise: float) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Return out-of-fold and test predictions of a model that sees the truth through noise."""

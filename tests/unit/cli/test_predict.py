@@ -11,8 +11,10 @@ from ichtune.tables import P_COLUMNS
 
 @pytest.fixture
 def predicted(monkeypatch):
-    frame = pd.DataFrame({"image_id": ["a", "b"], "path": ["a", "b"], "status": ["ok", "refused"], "reason": ["", "why"]})
-    frame = frame.assign(**dict.fromkeys(P_COLUMNS, [0.5, None]))
+    frame = pd.DataFrame(
+        {"image_id": ["a", "b"], "path": ["a", "b"], "status": ["ok", "refused"], "reason": ["", "why"]}
+    )
+    frame = frame.assign(**{column: [0.5, None] for column in P_COLUMNS})
     monkeypatch.setattr(module, "predict_folder", lambda work, folder, on_step: FolderPredictions(frame, 1, 1, 6))
 
 

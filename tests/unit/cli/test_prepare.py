@@ -48,9 +48,7 @@ def run(*arguments: str | Path):
 
 
 def test_json_has_the_promised_keys_and_stdout_nothing_else(folder):
-    result = run(
-        folder / "in", "--labels", folder / "labels.csv", "--out", folder / "work", "--size", 16, "--json"
-    )
+    result = run(folder / "in", "--labels", folder / "labels.csv", "--out", folder / "work", "--size", 16, "--json")
     summary = json.loads(result.stdout)
     promised = {
         "slices",
@@ -71,10 +69,7 @@ def test_a_person_gets_counts_and_the_next_command(folder):
     result = run(folder / "in", "--labels", folder / "labels.csv", "--work", folder / "work")
     assert result.exit_code == 0
     assert "usable slices" in result.stdout
-    assert (
-        result.stdout.splitlines()[-1]
-        == f"Next: ichtune search --space windows.yaml --work {folder / 'work'}"
-    )
+    assert result.stdout.splitlines()[-1] == f"Next: ichtune search --space windows.yaml --work {folder / 'work'}"
     assert "3/3 slices" in result.stderr
 
 

@@ -8,7 +8,15 @@ from ichtune.search.cluster import Cluster
 from ichtune.search.ledger import FINISHED, TrialRecord
 from ichtune.search.telemetry import TrialEvent
 
-ROW = {"search": "s", "trial": 0, "recipe_id": "abc", "status": "finished", "epochs": 2, "best_loss": 0.1, "seconds": 9.0}
+ROW = {
+    "search": "s",
+    "trial": 0,
+    "recipe_id": "abc",
+    "status": "finished",
+    "epochs": 2,
+    "best_loss": 0.1,
+    "seconds": 9.0,
+}
 
 
 def text(rows):

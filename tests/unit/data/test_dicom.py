@@ -70,9 +70,7 @@ def test_the_broken_12bit_rule_equals_its_published_form():
 
 
 def test_a_slope_rounds_to_the_nearest_hu(tmp_path, write_slice):
-    path = write_slice(
-        tmp_path / "a.dcm", np.full((4, 4), 3, np.uint16), RescaleSlope="2.2", RescaleIntercept="-1024"
-    )
+    path = write_slice(tmp_path / "a.dcm", np.full((4, 4), 3, np.uint16), RescaleSlope="2.2", RescaleIntercept="-1024")
     assert (read_hu(path) == -1017).all()  # 6.6 - 1024 = -1017.4
 
 

@@ -20,9 +20,7 @@ def pixels_of(data: bytes) -> list[int]:
     return np.frombuffer(parsed.pixel_data or b"", kind).tolist()
 
 
-@pytest.mark.parametrize(
-    "syntax", [ImplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian]
-)
+@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian])
 def test_pixel_data_is_found_in_every_uncompressed_syntax(tmp_path, write_slice, stored, syntax):
     data = write_slice(tmp_path / "a.dcm", TransferSyntaxUID=syntax).read_bytes()
     assert pixels_of(data) == stored.ravel().tolist()
@@ -40,9 +38,7 @@ def test_a_file_without_meta_header_is_read(tmp_path, write_slice, stored):
 
 def test_a_deflated_file_that_was_cut_gives_what_is_there(tmp_path, write_slice):
     noise = np.random.default_rng(0).integers(0, 4096, (64, 64), dtype=np.uint16)
-    data = write_slice(
-        tmp_path / "a.dcm", noise, TransferSyntaxUID=DeflatedExplicitVRLittleEndian
-    ).read_bytes()
+    data = write_slice(tmp_path / "a.dcm", noise, TransferSyntaxUID=DeflatedExplicitVRLittleEndian).read_bytes()
     parsed = parse(data[: len(data) * 3 // 4])
     assert parsed.header.rows_px == 64
     assert 0 < len(parsed.pixel_data) < 64 * 64 * 2
@@ -58,9 +54,7 @@ def test_a_deflated_file_cannot_inflate_without_bound(tmp_path, write_slice, mon
     assert len(parse(bomb).pixel_data) <= 100_000
 
 
-@pytest.mark.parametrize(
-    "head", [b"", b"short", b"\0" * 300, b"PK\x03\x04" + b"\0" * 300, b"ID,Label\n" * 40]
-)
+@pytest.mark.parametrize("head", [b"", b"short", b"\0" * 300, b"PK\x03\x04" + b"\0" * 300, b"ID,Label\n" * 40])
 def test_other_files_are_no_dicom(head):
     assert not is_dicom(head)
     with pytest.raises(DataError, match=r"^not_dicom"):

@@ -96,9 +96,7 @@ def test_a_refused_file_is_a_row_with_what_could_be_read(tmp_path, write_slice):
 
 def test_without_patient_or_series_a_slice_belongs_to_its_study(tmp_path, write_slice):
     write_slice(tmp_path / "a.dcm", PatientID=None, SeriesInstanceUID=None)
-    write_slice(
-        tmp_path / "b.dcm", PatientID="", StudyInstanceUID=None, SeriesInstanceUID=None, SOPInstanceUID="1.5"
-    )
+    write_slice(tmp_path / "b.dcm", PatientID="", StudyInstanceUID=None, SeriesInstanceUID=None, SOPInstanceUID="1.5")
     table = table_of(tmp_path)
     assert table.loc["a.dcm", ["patient_id", "series_instance_uid"]].tolist() == ["1.2.3", "1.2.3"]
     assert table.loc["b.dcm", ["patient_id", "series_instance_uid"]].tolist() == ["1.5", "1.5"]

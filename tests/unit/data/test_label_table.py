@@ -12,9 +12,7 @@ from ichtune.labels import LABELS, SUBTYPES
 def competition_csv(path: Path, rows: dict[str, list[int]], extra: str = "") -> Path:
     """The competition's form; subtypes come before any in it."""
     order = [*SUBTYPES, "any"]
-    lines = [
-        f"{image}_{label},{values[LABELS.index(label)]}" for image, values in rows.items() for label in order
-    ]
+    lines = [f"{image}_{label},{values[LABELS.index(label)]}" for image, values in rows.items() for label in order]
     path.write_text("ID,Label\n" + "\n".join(lines) + "\n" + extra)
     return path
 
@@ -48,9 +46,7 @@ def test_the_competitions_form_is_read_into_label_order(tmp_path):
 
 def test_the_wide_form_gives_the_same(tmp_path):
     columns = ["image_id", "note", *SUBTYPES, "any"]
-    (tmp_path / "w.csv").write_text(
-        f'\ufeff{",".join(columns)}\r\n1.2.3,x,0,1.0,0,0,0,1\r\n"4.5",,0,0,0,0,0,0\r\n'
-    )
+    (tmp_path / "w.csv").write_text(f'\ufeff{",".join(columns)}\r\n1.2.3,x,0,1.0,0,0,0,1\r\n"4.5",,0,0,0,0,0,0\r\n')
     table = read_labels(tmp_path / "w.csv")
     assert values_of(table, "1.2.3") == [1, 0, 1, 0, 0, 0]
     assert values_of(table, "4.5") == [0] * 6
@@ -126,9 +122,7 @@ def test_a_missing_csv_names_the_option(tmp_path):
 
 def test_only_usable_slices_get_labels(tmp_path, slices):
     rows = {name: [1, 1, 0, 0, 0, 0] for name in ("ID_a", "ID_c", "ID_gone")}
-    table, issues = attach_labels(
-        slices, read_labels(competition_csv(tmp_path / "l.csv", rows)), tmp_path / "l.csv"
-    )
+    table, issues = attach_labels(slices, read_labels(competition_csv(tmp_path / "l.csv", rows)), tmp_path / "l.csv")
     assert table["is_labelled"].tolist() == [True, False, False, False]
     assert table["any"].tolist()[0] == 1
     assert table.loc[1:, list(LABELS)].isna().all(axis=None)
@@ -155,7 +149,5 @@ def test_the_rows_may_come_in_any_order(tmp_path):
     head, *lines = path.read_text().splitlines()
     np.random.default_rng(0).shuffle(lines)
     (tmp_path / "s.csv").write_text("\n".join([head, *lines]) + "\n")
-    ordered, shuffled = (
-        read_labels(tmp_path / name).labels.sort_values("image_id") for name in ("l.csv", "s.csv")
-    )
+    ordered, shuffled = (read_labels(tmp_path / name).labels.sort_values("image_id") for name in ("l.csv", "s.csv"))
     assert ordered.reset_index(drop=True).equals(shuffled.reset_index(drop=True))

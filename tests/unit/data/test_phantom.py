@@ -64,8 +64,7 @@ def test_every_train_image_has_six_rows_and_one_image_has_them_twice(made):
     twice = {i for i, n in count.items() if n == 2}
     assert twice == {f"{summary.duplicated_image}_{label}" for label in CSV_LABELS}
     assert {i: v for i, v in rows[:6]} == {
-        f"{rows[0][0].rsplit('_', 1)[0]}_{label}": v
-        for label, (_, v) in zip(CSV_LABELS, rows[:6], strict=True)
+        f"{rows[0][0].rsplit('_', 1)[0]}_{label}": v for label, (_, v) in zip(CSV_LABELS, rows[:6], strict=True)
     }
 
 

@@ -66,19 +66,14 @@ def test_draws_the_subtype_that_was_asked_for(subtype):
 
 def test_difficulty_takes_contrast():
     def mean_hu(difficulty):
-        draws = [
-            draw_bleeds(np.random.default_rng(s), frozenset({INTRAPARENCHYMAL}), difficulty)
-            for s in range(20)
-        ]
+        draws = [draw_bleeds(np.random.default_rng(s), frozenset({INTRAPARENCHYMAL}), difficulty) for s in range(20)]
         return np.mean([b.hu for d in draws for b in d])
 
     assert mean_hu(0.5) > mean_hu(1.0) > mean_hu(2.0) > 34
 
 
 def test_mimics_are_marked_and_become_more_with_difficulty():
-    easy, hard = (
-        [m for s in range(60) for m in draw_mimics(np.random.default_rng(s), d)] for d in (0.5, 3.0)
-    )
+    easy, hard = ([m for s in range(60) for m in draw_mimics(np.random.default_rng(s), d)] for d in (0.5, 3.0))
     assert all(m.mimic for m in easy + hard)
     assert len(hard) > len(easy)
 

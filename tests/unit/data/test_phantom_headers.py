@@ -28,9 +28,7 @@ def header_of(encoding, **other) -> SeriesHeader:
 
 
 def read_back(header, outside=INSIDE):
-    content = encode_file(
-        header, "ID_abcdef012", (-115.0, -120.25, 33.5), stored_pixels(HU, outside, header.encoding)
-    )
+    content = encode_file(header, "ID_abcdef012", (-115.0, -120.25, 33.5), stored_pixels(HU, outside, header.encoding))
     return pydicom.dcmread(io.BytesIO(content))
 
 
@@ -84,9 +82,7 @@ def test_header_values():
 
 
 def test_optional_tags_can_be_absent():
-    d = read_back(
-        header_of(ENCODINGS[0], window_centre="", window_width="", has_study_id=False, has_padding_tag=False)
-    )
+    d = read_back(header_of(ENCODINGS[0], window_centre="", window_width="", has_study_id=False, has_padding_tag=False))
     for tag in ("WindowCenter", "WindowWidth", "StudyID", "PixelPaddingValue"):
         assert tag not in d
 

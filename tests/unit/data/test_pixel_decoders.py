@@ -97,8 +97,6 @@ def test_the_size_is_read_without_decoding(encode, stored):
     assert codestream_shape(encode(stored)) == (16, 12)
 
 
-@pytest.mark.parametrize(
-    "frame", [b"", b"\xff\xd8", b"\xff\xd8\xff\xda", b"\xff\xd8" + b"\xff" * 50, b"GIF89a"]
-)
+@pytest.mark.parametrize("frame", [b"", b"\xff\xd8", b"\xff\xd8\xff\xda", b"\xff\xd8" + b"\xff" * 50, b"GIF89a"])
 def test_a_stream_without_frame_header_has_no_size(frame):
     assert codestream_shape(frame) is None

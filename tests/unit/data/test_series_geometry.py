@@ -9,9 +9,7 @@ from ichtune.data.series_geometry import add_series_geometry, normal_tilt_deg
 NAN = math.nan
 
 
-def series(
-    z, number=None, location=None, normal=(0.0, 0.0, 1.0), y=0.0, name="s", status="ok"
-) -> pd.DataFrame:
+def series(z, number=None, location=None, normal=(0.0, 0.0, 1.0), y=0.0, name="s", status="ok") -> pd.DataFrame:
     """Rows of one series at heights ``z``."""
     n = len(z)
     return pd.DataFrame(

@@ -21,9 +21,7 @@ def task(tmp_path, write_slice) -> ShardTask:
     return plan_shards(find_files(tmp_path / "in"), tmp_path / "out", 8)[0]
 
 
-@pytest.mark.parametrize(
-    ("n_files", "expected"), [(1, 64), (2048, 64), (2049, 128), (32768, 1024), (874_035, 1024)]
-)
+@pytest.mark.parametrize(("n_files", "expected"), [(1, 64), (2048, 64), (2049, 128), (32768, 1024), (874_035, 1024)])
 def test_shards_are_small_in_a_small_set(n_files, expected):
     assert shard_rows(n_files) == expected
 

@@ -39,9 +39,7 @@ def test_blending_good_members_beats_the_best_of_them_and_says_so_honestly(make_
     made = make_blend_workspace(n_patients=60, noises=(0.9, 0.9, 1.0, 1.0))
     result = run_blend(made.open(), BlendSpec())
     rows = rows_of(result)
-    assert (
-        rows["blend"]["crossfit_loss"] < rows["best_single"]["crossfit_loss"] < rows["prior"]["crossfit_loss"]
-    )
+    assert rows["blend"]["crossfit_loss"] < rows["best_single"]["crossfit_loss"] < rows["prior"]["crossfit_loss"]
     assert rows["blend"]["crossfit_loss"] >= rows["blend"]["oof_loss"]
     assert result.differences["best_single"].high < 0
     y_test = made.y_NL[made.test]
@@ -72,9 +70,7 @@ def test_members_in_shuffled_row_order_give_the_same_blend(make_blend_workspace)
         made.write_run(recipe_id, oof, test)
     straight = run_blend(made.open(), BlendSpec())
     for seed, (recipe_id, (oof, test)) in enumerate(tables.items()):
-        made.write_run(
-            recipe_id, oof.sample(frac=1, random_state=seed), test.sample(frac=1, random_state=seed)
-        )
+        made.write_run(recipe_id, oof.sample(frac=1, random_state=seed), test.sample(frac=1, random_state=seed))
     shuffled = run_blend(made.open(), BlendSpec())
     np.testing.assert_allclose(shuffled.p_test_TL, straight.p_test_TL, rtol=0, atol=1e-12)
     assert shuffled.blend_id == straight.blend_id
@@ -96,9 +92,7 @@ def test_hard_and_single_members_give_finite_figures(make_blend_workspace):
     made = make_blend_workspace(noises=())
     oof, test = made.predictions("r0", 1.0)
     columns = list(P_COLUMNS)
-    made.write_run(
-        "r0", oof.assign(**(oof[columns] > 0.5).astype(float)), test.assign(**(test[columns] > 0.5) * 1.0)
-    )
+    made.write_run("r0", oof.assign(**(oof[columns] > 0.5).astype(float)), test.assign(**(test[columns] > 0.5) * 1.0))
     result = run_blend(made.open(), BlendSpec(clip=1e-5))
     assert np.isfinite(result.p_test_TL).all()
     assert result.weights == {"r0": dict.fromkeys(LABELS, 1.0)}
@@ -108,8 +102,7 @@ def test_hard_and_single_members_give_finite_figures(make_blend_workspace):
 def test_another_method_is_another_blend(make_blend_workspace):
     made = make_blend_workspace()
     ids = {
-        run_blend(made.open(), spec).blend_id
-        for spec in (BlendSpec(), BlendSpec(clip=1e-4), BlendSpec(members=["r0"]))
+        run_blend(made.open(), spec).blend_id for spec in (BlendSpec(), BlendSpec(clip=1e-4), BlendSpec(members=["r0"]))
     }
     assert len(ids) == 3
     assert sorted(path.name for path in (made.root / "blends").iterdir()) == sorted(ids)

@@ -22,9 +22,7 @@ def gradients(blender, p, y):
     """Gradient of each label's loss by its weights, (L, M), computed from the members alone."""
     kind, x = (MixtureLoss, p) if blender.space == "probability" else (LogitLoss, to_logits(p))
     weight = np.full(len(y), 1 / len(y))
-    return np.stack(
-        [kind(x[:, :, i], y[:, i], weight).derivatives(blender.weights_[:, i])[0] for i in range(N_LABELS)]
-    )
+    return np.stack([kind(x[:, :, i], y[:, i], weight).derivatives(blender.weights_[:, i])[0] for i in range(N_LABELS)])
 
 
 @pytest.mark.parametrize(("space", "sharing"), SETTINGS)

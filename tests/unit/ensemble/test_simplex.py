@@ -41,9 +41,7 @@ def test_quadratic_with_a_singular_hessian_still_ends_at_the_optimum():
 def test_log_loss_optimum_is_no_worse_than_slsqp(seed):
     rng = np.random.default_rng(seed)
     y = (rng.random(300) < 0.2).astype(float)
-    p = np.clip(
-        0.2 + 0.5 * (y - 0.2) * rng.uniform(0, 1, (7, 1)) + 0.2 * rng.standard_normal((7, 300)), 0.01, 0.99
-    )
+    p = np.clip(0.2 + 0.5 * (y - 0.2) * rng.uniform(0, 1, (7, 1)) + 0.2 * rng.standard_normal((7, 300)), 0.01, 0.99)
     loss = MixtureLoss(p, y, np.full(300, 1 / 300))
     w, gap = minimise_on_simplex(loss, 7)
     reference = _slsqp(loss.value, lambda w: loss.derivatives(w)[0], 7)

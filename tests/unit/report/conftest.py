@@ -85,8 +85,7 @@ def complete(made) -> None:
     ledger = root / "searches" / "windows" / "ledger.jsonl"
     ledger.parent.mkdir(parents=True)
     ledger.write_text(
-        json.dumps({"event": "search", "space": {"name": "windows", "search": {"seed": 11, "trials": 5}}})
-        + "\n",
+        json.dumps({"event": "search", "space": {"name": "windows", "search": {"seed": 11, "trials": 5}}}) + "\n",
         encoding="utf-8",
     )
     (root / "runs" / "halfway").mkdir()

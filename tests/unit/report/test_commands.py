@@ -24,8 +24,7 @@ def test_the_whole_job_in_order(full_workspace):
     commands, notes = redo_commands(workspace)
     assert commands == [
         "ichtune phantom work/phantom --patients 42 --size 8 --difficulty 1.0 --seed 5 --test-fraction 0.25",
-        "ichtune prepare work/phantom --labels work/phantom/labels.csv --out work"
-        " --size 8 --folds 3 --seed 3",
+        "ichtune prepare work/phantom --labels work/phantom/labels.csv --out work --size 8 --folds 3 --seed 3",
         "ichtune search --space windows --work work",
         "ichtune train --recipe RECIPE.yaml --work work  # r0",
         "ichtune train --recipe RECIPE.yaml --work work  # r1",

@@ -30,9 +30,7 @@ def test_what_is_counted(full_workspace):
     assert list(data.encodings) == ["12u-1024", "16s-1024"]
     assert data.matrices == {"512 x 512": 419}
     assert sorted(set(data.per_series)) == [9, 10]
-    assert data.label_issues == (
-        ("duplicate_agrees", "listed more than once with the same values; used once", 1),
-    )
+    assert data.label_issues == (("duplicate_agrees", "listed more than once with the same values; used once", 1),)
 
 
 def test_rates_and_prior_are_those_of_the_labels(full_workspace):

@@ -1,14 +1,10 @@
 from ichtune.report.identities import HIDDEN, Identities, identities_of
 
-KNOWN = Identities(
-    private=frozenset({"ID_patient7", "Smith^Anna"}), shown=frozenset({"ID_abc", "1.2.3.4.5.6"})
-)
+KNOWN = Identities(private=frozenset({"ID_patient7", "Smith^Anna"}), shown=frozenset({"ID_abc", "1.2.3.4.5.6"}))
 
 
 def test_patients_and_uids_are_blanked_out():
-    text = KNOWN.hide(
-        "no slice of 'ID_patient7' in /data/Smith^Anna/1.2.840.10008.1.2.4.55, see ID_patient70"
-    )
+    text = KNOWN.hide("no slice of 'ID_patient7' in /data/Smith^Anna/1.2.840.10008.1.2.4.55, see ID_patient70")
     assert text == f"no slice of '{HIDDEN}' in /data/{HIDDEN}/{HIDDEN}, see ID_patient70"
 
 

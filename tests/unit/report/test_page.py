@@ -111,9 +111,7 @@ def test_the_headline_says_the_loss_and_both_intervals(full_page):
     assert "Measured on the test set" not in head
 
 
-@pytest.mark.parametrize(
-    ("test_loss", "verdict"), [(0.2, "inside the expected"), (5.0, "outside the expected")]
-)
+@pytest.mark.parametrize(("test_loss", "verdict"), [(0.2, "inside the expected"), (5.0, "outside the expected")])
 def test_the_test_loss_is_judged_by_what_was_expected(make_blend_workspace, test_loss, verdict):
     workspace = make_blend_workspace(noises=()).open()
     rung = {"name": "blend", "oof_loss": 0.2, "crossfit_loss": 0.2, "test_loss": test_loss}
@@ -210,9 +208,7 @@ def test_the_plot_of_the_ladder_keeps_the_best_singles():
     assert kept == ["prior", *(f"single:{n}" for n in range(8, 0, -1)), "blend"]
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(None, "–"), (8.4, "8 s"), (200, "3 min 20 s"), (7500, "2 h 05 min")]
-)
+@pytest.mark.parametrize(("seconds", "text"), [(None, "–"), (8.4, "8 s"), (200, "3 min 20 s"), (7500, "2 h 05 min")])
 def test_durations(seconds, text):
     assert format_duration(seconds) == text
 

@@ -83,7 +83,5 @@ def test_a_picture_is_the_slice_under_the_window():
 
 def test_a_large_picture_is_scaled_down_in_proportion():
     address = plots.picture(np.zeros((1024, 512), dtype=np.int16), Window(40, 80))
-    grey = cv2.imdecode(
-        np.frombuffer(base64.b64decode(address.split(",", 1)[1]), np.uint8), cv2.IMREAD_UNCHANGED
-    )
+    grey = cv2.imdecode(np.frombuffer(base64.b64decode(address.split(",", 1)[1]), np.uint8), cv2.IMREAD_UNCHANGED)
     assert grey.shape == (plots.PICTURE_PX, plots.PICTURE_PX // 2)

@@ -15,9 +15,7 @@ def test_losses_are_those_of_the_predictions_joined_by_image_id(make_blend_works
     made = make_blend_workspace(noises=(0.5,))
     workspace = made.open()
     table = read_table(workspace.layout.oof("r0"), PREDICTIONS)
-    write_table(
-        table.sample(frac=1, random_state=0), workspace.layout.oof("r0"), PREDICTIONS
-    )  # another order
+    write_table(table.sample(frac=1, random_state=0), workspace.layout.oof("r0"), PREDICTIONS)  # another order
     by_id = table.set_index("image_id").loc[workspace.labelled["image_id"]]
     y = workspace.labelled[list(LABELS)].to_numpy(float)
     p = by_id[list(P_COLUMNS)].to_numpy()

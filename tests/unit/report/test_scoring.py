@@ -66,9 +66,7 @@ def test_a_repeated_id_is_refused_in_either_file(files):
 def test_a_slice_without_all_labels_is_refused(files):
     submission, truth, *_ = files
     lines = submission.read_text(encoding="utf-8").splitlines()
-    submission.write_text(
-        "\n".join(line for line in lines if not line.startswith("ID_7_subdural")), encoding="utf-8"
-    )
+    submission.write_text("\n".join(line for line in lines if not line.startswith("ID_7_subdural")), encoding="utf-8")
     with pytest.raises(DataError, match="missing: ID_7_subdural"):
         score_submission(submission, truth)
 

@@ -44,11 +44,7 @@ def test_slices_that_cannot_be_predicted_say_why(make_blend_workspace):
     made = make_blend_workspace(noises=())
     ids, p = predictions(made)
     labelled_id = made.slices["image_id"].iloc[0]
-    rows = [
-        f"{i}_{label},0.5"
-        for i in (ids[0], ids[1], "ID_stranger", labelled_id)
-        for label in COMPETITION_ORDER
-    ]
+    rows = [f"{i}_{label},0.5" for i in (ids[0], ids[1], "ID_stranger", labelled_id) for label in COMPETITION_ORDER]
     (made.root / "sample_submission.csv").write_text("ID,Label\n" + "\n".join(rows) + "\n", encoding="utf-8")
     written = write_submission(made.open(), ids[1:], p[1:])
     assert written.filled_by_reason == {"not_predicted": 1, "no_such_slice": 1, "labelled_slice": 1}

@@ -72,9 +72,9 @@ def test_an_address_where_nobody_listens_is_said_at_once(tmp_path):
         reserved.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{reserved.getsockname()[1]}"
 
-        with pytest.raises(ConfigError, match=f"cannot join a Ray cluster at '{address}'.*leave --address"):
-            with ray_session(address, tmp_path / "token"):
-                pass
+        wrong = pytest.raises(ConfigError, match=f"cannot join a Ray cluster at '{address}'.*leave --address")
+        with wrong, ray_session(address, tmp_path / "token"):
+            pass
 
     assert not (tmp_path / "token").exists()
 
@@ -82,6 +82,5 @@ def test_an_address_where_nobody_listens_is_said_at_once(tmp_path):
 def test_the_address_of_the_environment_counts(tmp_path, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "no-such-host.invalid:6379")
 
-    with pytest.raises(ConfigError, match=r"no-such-host\.invalid:6379"):
-        with ray_session(None, tmp_path / "token"):
-            pass
+    with pytest.raises(ConfigError, match=r"no-such-host\.invalid:6379"), ray_session(None, tmp_path / "token"):
+        pass

@@ -25,7 +25,7 @@ def test_trials_at_a_time_are_what_the_scarcest_resource_holds(asked, cpus, gpus
 
 
 def test_a_trial_that_never_fits_is_refused_instead_of_waited_for():
-    with pytest.raises(ConfigError, match="asks for {'cpu': 8.0}, but the cluster has 2 CPUs"):
+    with pytest.raises(ConfigError, match=r"asks for \{'cpu': 8\.0\}, but the cluster has 2 CPUs"):
         n_concurrent({"cpu": 8.0}, Cluster("", "", 2, 0, joined=False))
 
 

@@ -52,6 +52,20 @@ def test_winners_are_no_more_than_asked_for(layout):
     assert [recipe.lr for recipe in winners(layout, 1)] == [4e-3]
 
 
+def test_unlike_recipes_come_before_second_ones_of_a_kind(tmp_path, record):
+    made = Layout(tmp_path)
+    ledger = Ledger(ledger_path(made, "windows"))
+    ledger.open({})
+    kinds = [(0.10, "brain", 1), (0.11, "brain", 1), (0.12, "subdural", 1), (0.13, "brain", 0), (0.14, "subdural", 1)]
+    for number, (loss, windows, neighbours) in enumerate(kinds):
+        trial = record(number, [loss], FINISHED, lr=1e-3 * (number + 1), windows=windows, neighbours=neighbours)
+        ledger.start(trial)
+        ledger.epoch(number, trial.curve[0])
+        ledger.end(number, FINISHED)
+
+    assert [recipe.lr for recipe in winners(made, 9)] == pytest.approx([1e-3, 3e-3, 4e-3, 2e-3, 5e-3])
+
+
 def test_the_table_holds_every_trial_and_its_curve(layout):
     write_trials(layout)
 
@@ -64,10 +78,10 @@ def test_the_table_holds_every_trial_and_its_curve(layout):
 
 
 def test_no_search_names_the_command(tmp_path):
-    with pytest.raises(DataError, match="run `ichtune search --space windows.yaml` first"):
+    with pytest.raises(DataError, match=r"run `ichtune search --space windows\.yaml` first"):
         leaderboard(Layout(tmp_path))
 
 
 def test_an_unknown_search_lists_those_that_are_there(layout):
-    with pytest.raises(DataError, match="no search 'x'.*windows"):
+    with pytest.raises(DataError, match=r"no search 'x'.*windows"):
         leaderboard(layout, "x")
