@@ -12,7 +12,7 @@ export NO_ALBUMENTATIONS_UPDATE := 1
 .PHONY: help setup demo test test-fast check format lint types floors lock bench clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 setup: $(READY)  ## make .venv with the pinned dependencies and the command .venv/bin/ichtune
 
@@ -25,6 +25,8 @@ $(READY): requirements.lock pyproject.toml
 	@touch $(READY)
 
 demo: $(READY)  ## the whole job on generated data: demo/submission.csv, demo/report.html (SEED=7)
+	@test "$$(cat $(DEMO)/.seed 2>/dev/null)" = "$(SEED)" || rm -rf $(DEMO)
+	@mkdir -p $(DEMO) && echo $(SEED) > $(DEMO)/.seed
 	$(ICHTUNE) phantom $(DEMO)/phantom --patients 150 --size 128 --seed $(SEED)
 	$(ICHTUNE) prepare $(DEMO)/phantom --labels $(DEMO)/phantom/stage_2_train.csv --out $(DEMO) --size 64 --folds 3
 	$(ICHTUNE) search --space demo --work $(DEMO)

@@ -64,7 +64,8 @@ class Recipe:
         ema_decay: decay a step of the exponential average of the weights that is evaluated; 0 evaluates raw weights.
         dropout: dropout before the classifier.
         augmentation: a name from ``ichtune.data.augment.AUGMENTATIONS``.
-        pretrained: False, True (timm's own hub cache) or a path to a safetensors file.
+        pretrained: False, a path to a safetensors file, or True: timm's weights from the user's own hub cache, which
+            timm fills from the network if they are not there and HF_HUB_OFFLINE does not forbid it.
         seed: seed of initial weights, order and augmentation.
     """
 

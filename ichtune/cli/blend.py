@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ichtune.cli.console import note, result, result_json
-from ichtune.cli.options import DEFAULT_WORK, JsonOption, QuietOption, WorkOption
+from ichtune.cli.options import DEFAULT_WORK, JsonOption, QuietOption, WorkOption, work_argument
 
 if TYPE_CHECKING:
     from ichtune.ensemble.blend import BlendResult
     from ichtune.report.submission import SubmissionResult
+    from ichtune.workspace import Workspace
 
 DEFAULT_ENSEMBLE = "demo"
 
@@ -44,9 +45,9 @@ def blend(
         submission = write_submission(workspace, blended.panel.test_image_ids, blended.p_test_TL, out)
     _notes(blended, submission, quiet)
     if as_json:
-        result_json(_as_json(blended, submission))
+        result_json({**_as_json(blended, submission), "generated": bool(workspace.about.get("generated"))})
     elif not quiet:
-        _show(blended, submission, work)
+        _show(blended, submission, workspace)
 
 
 def _as_json(blended: "BlendResult", submission: "SubmissionResult | None") -> dict[str, Any]:
@@ -92,8 +93,8 @@ def _notes(blended: "BlendResult", submission: "SubmissionResult | None", quiet:
         )
 
 
-def _show(blended: "BlendResult", submission: "SubmissionResult | None", work: Path) -> None:
-    result(ladder_table(blended.ladder))
+def _show(blended: "BlendResult", submission: "SubmissionResult | None", workspace: "Workspace") -> None:
+    result(ladder_table(blended.ladder, is_generated=bool(workspace.about.get("generated"))))
     _show_weights(blended)
     row = next(row for row in blended.ladder if row["name"] == "blend")
     gain = blended.differences["best_single"]
@@ -106,16 +107,19 @@ def _show(blended: "BlendResult", submission: "SubmissionResult | None", work: P
         result(f"On {n_patients} new patients like these: {_interval(row, 'expected_test')} in 95 of 100 cases.")
     if submission is not None:
         result(f"Wrote {submission.path}: {submission.n_rows} rows, {submission.n_filled} slices filled.")
-    result(f"Next: ichtune report{_work_argument(work)}")
+    result(f"Next: ichtune report{work_argument(workspace.layout.root)}")
 
 
-def ladder_table(rows: list[dict[str, Any]]) -> Any:
-    """Return the ladder as a rich table."""
+def ladder_table(rows: list[dict[str, Any]], *, is_generated: bool) -> Any:
+    """Return the ladder as a rich table; its title says so where the data is generated."""
     from rich.table import Table
 
-    table = Table(title="Weighted log loss, lower is better (95 % patient bootstrap)")
+    from ichtune.data.phantom_folder import GENERATED_DATA
+
+    on = f" on {GENERATED_DATA}" if is_generated else ""
+    table = Table(title=f"Weighted log loss{on}, lower is better (95 % patient bootstrap)")
     table.add_column("name", overflow="fold")
-    for column in ("out-of-fold", "cross-fitted", "interval", "expected on test", "test"):
+    for column in ("in sample", "cross-fitted", "interval", "expected on test", "test"):
         table.add_column(column, justify="right")
     for row in rows:
         table.add_row(
@@ -147,7 +151,3 @@ def _figure(value: float | None) -> str:
 def _interval(row: dict[str, Any], prefix: str) -> str:
     low, high = row.get(f"{prefix}_low"), row.get(f"{prefix}_high")
     return "" if low is None or high is None else f"{low:.5f} to {high:.5f}"
-
-
-def _work_argument(work: Path) -> str:
-    return "" if work == DEFAULT_WORK else f" --work {work}"

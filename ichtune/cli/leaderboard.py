@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from ichtune.cli.options import DEFAULT_WORK, JsonOption, WorkOption
+from ichtune.cli.options import DEFAULT_WORK, JsonOption, WorkOption, work_argument
 
 
 def leaderboard(
@@ -32,4 +32,4 @@ def leaderboard(
     for row in rows:
         if row["reason"]:
             note(f"trial {row['trial']} failed: {row['reason']}")
-    note("next: ichtune train")
+    note(f"next: ichtune train{work_argument(work)}")

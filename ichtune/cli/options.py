@@ -1,5 +1,7 @@
 """Options that several commands share, defined once so that they are spelt and explained the same way."""
 
+import os
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -7,6 +9,13 @@ import typer
 
 #: Where a workspace lies unless ``--work``, ``ICHTUNE_WORK`` or ``ichtune.toml`` says otherwise.
 DEFAULT_WORK = Path("ichtune-work")
+
+
+def work_argument(work: Path) -> str:
+    """Return `` --work PATH`` for the next command's line, or nothing where that command would find it by itself."""
+    known = work == DEFAULT_WORK or str(work) == os.environ.get("ICHTUNE_WORK")
+    return "" if known else f" --work {shlex.quote(str(work))}"
+
 
 WorkOption = Annotated[
     Path,

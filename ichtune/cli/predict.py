@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ichtune.cli.options import DEFAULT_WORK, JsonOption, QuietOption, WorkOption
+from ichtune.cli.options import DEFAULT_WORK, JsonOption, QuietOption, WorkOption, work_argument
 
 
 def predict(
@@ -36,5 +36,6 @@ def predict(
         result_json(counts)
     else:
         result(f"{counts['predicted']} slices predicted by {counts['models']} models -> {out}")
+    note(f"next: ichtune report{work_argument(work)}", quiet)
     if predictions.n_refused:
         note(f"{predictions.n_refused} files could not be read; their rows in {out} say why")

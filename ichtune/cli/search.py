@@ -1,12 +1,13 @@
 """ichtune search: try many recipes on one fold, stop the bad ones early, keep everything."""
 
-import os
+import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ichtune.cli.options import DEFAULT_WORK, JsonOption, QuietOption, WorkOption
+from ichtune.cli.options import DEFAULT_WORK, JsonOption, QuietOption, WorkOption, work_argument
 
 if TYPE_CHECKING:
     from ichtune.search.study import SearchResult
@@ -79,17 +80,17 @@ def _summary(found: "SearchResult", rows: list[dict[str, Any]]) -> dict[str, Any
 def _finish(found: "SearchResult", work: Path, quiet: bool, strict: bool) -> None:
     from ichtune.cli.console import note
 
-    where = "" if work == DEFAULT_WORK or os.environ.get("ICHTUNE_WORK") else f" --work {work}"
+    where = work_argument(work)
     failed = found.count("failed")
     if failed:
         note(f"{failed} of {len(found.records)} trials failed; `ichtune leaderboard{where}` gives the reasons")
     if not found.complete:
-        note(
-            f"not finished: {len(found.records) - found.count('interrupted')} of {found.n_trials} trials have ended; "
-            f"the same command continues the search",
-            quiet,
-        )
-        raise typer.Exit(130)
+        ended = len(found.records) - found.count("interrupted")
+        why = "its time is up" if found.time_is_up else "interrupted"
+        note(f"{why}: {ended} of {found.n_trials} trials have ended; the same command continues the search:")
+        note(f"  {shlex.join(['ichtune', *sys.argv[1:]])}")
+        if not found.time_is_up:
+            raise typer.Exit(130)
     note(f"next: ichtune train{where}", quiet)
     if failed and strict:
         raise typer.Exit(6)

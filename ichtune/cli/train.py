@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ichtune.cli.options import DEFAULT_WORK, JsonOption, QuietOption, WorkOption
+from ichtune.cli.options import DEFAULT_WORK, JsonOption, QuietOption, WorkOption, work_argument
 
 if TYPE_CHECKING:
     from ichtune.recipe import Recipe
@@ -44,6 +44,7 @@ def train(
     from ichtune.workspace import Workspace
 
     workspace = Workspace(work)
+    _ = workspace.about
     recipes = _recipes(workspace, recipe, search, top)
     note(f"training {len(recipes)} recipes on {workspace.fold_plan.k} folds each", quiet)
     for chosen in recipes:
@@ -70,7 +71,7 @@ def train(
     for run in runs:
         folds = " ".join(f"{loss:.4f}" for loss in run.fold_losses)
         result(f"{run.recipe.recipe_id}  out-of-fold {run.oof_loss:.4f}  folds {folds}  {run.recipe.summary}")
-    note("next: ichtune blend", quiet)
+    note(f"next: ichtune blend{work_argument(work)}", quiet)
 
 
 def _recipes(workspace: "Workspace", recipe: str | None, search: str | None, top: int | None) -> "list[Recipe]":

@@ -11,10 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from ichtune.data.resize import AIR_HU
 from ichtune.errors import ConfigError, nearest
-
-#: What lies outside the head after a geometric transform: air.
-AIR_HU = -1024.0
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ change of every file, so that an unchanged source is recognised without opening 
 read again.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -45,7 +44,8 @@ from ichtune.data.shards import (
     rows_name,
 )
 from ichtune.data.source_files import SourceFiles, state_hash
-from ichtune.errors import ConflictError, DataError, StorageError
+from ichtune.errors import DataError, StorageError
+from ichtune.locks import only_one
 from ichtune.tables import write_json
 
 #: Raise when the same files would give other pixels: reader, repair or resize changed.
@@ -108,7 +108,13 @@ def build_cache(
         ConflictError: another build is running in the same workspace.
         StorageError: the disk is full or may not be written.
     """
-    with _storage_errors(hu_folder), _only_one_build(hu_folder):
+    with (
+        _storage_errors(hu_folder),
+        only_one(
+            hu_folder / ".lock",
+            f"another `ichtune prepare` is writing to {hu_folder}; wait for its end or use another --out",
+        ),
+    ):
         key = _source_key(source, size_px)
         found = _find_built(hu_folder, key)
         if found:
@@ -290,20 +296,6 @@ def _has_unreadable_files(results: Sequence[ShardResult]) -> bool:
 
 def _all_rows(shards: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(shards, ignore_index=True)
-
-
-@contextmanager
-def _only_one_build(hu_folder: Path) -> Iterator[None]:
-    """Hold the workspace's build lock; the system lets go of it when this process ends, however it ends."""
-    hu_folder.mkdir(parents=True, exist_ok=True)
-    with (hu_folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ConflictError(
-                f"another `ichtune prepare` is writing to {hu_folder}; wait for its end or use another --out"
-            ) from error
-        yield
 
 
 @contextmanager

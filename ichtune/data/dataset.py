@@ -10,8 +10,9 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from ichtune.data.augment import AIR_HU, augment_batch
+from ichtune.data.augment import augment_batch
 from ichtune.data.hu_cache import HuCache
+from ichtune.data.resize import AIR_HU
 from ichtune.labels import LABELS
 
 

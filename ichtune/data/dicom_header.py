@@ -120,9 +120,8 @@ class SliceHeader:
     def is_broken_12bit(self) -> bool:
         """Whether the stored values were shifted and wrapped: 12 bits, unsigned, an intercept above -100.
 
-        Source: the rule that the competition's entrants agreed on; 123 of its training files are of this
-            kind, while
-        unsigned files with an intercept of -1000 are sound.
+        Source: the rule that the competition's entrants agreed on; 123 of its training files are of this kind,
+            while unsigned files with an intercept of -1000 are sound.
         """
         intercept = self.rescale_intercept
         return self.bits_stored == 12 and not self.is_signed and intercept is not None and intercept > -100

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ichtune.data.phantom_anatomy import Head, draw_head
 from ichtune.data.phantom_bleeds import INTRAVENTRICULAR, MIN_AREA_MM2, draw_bleeds, draw_mimics
+from ichtune.data.phantom_folder import MANIFEST
 from ichtune.data.phantom_headers import (
     ENCODINGS,
     Encoding,
@@ -37,7 +38,6 @@ SCHEMA_VERSION = 1
 CSV_LABELS = (*SUBTYPES, ANY)
 TRAIN_DIR, TEST_DIR = "stage_2_train", "stage_2_test"
 TRAIN_CSV, SAMPLE_CSV, TRUTH_CSV = "stage_2_train.csv", "stage_2_sample_submission.csv", "truth.csv"
-MANIFEST = "phantom.json"
 _MAX_PROCESSES = 8
 _N_DRAWS = 4
 _P_NO_WINDOW = 0.04
@@ -53,12 +53,13 @@ class PhantomSpec:
     """What a phantom is made from; equal specs give equal bytes.
 
     Attributes:
-        n_patients: patients over train and test together. size_px: matrix of the files (the competition's are
-        512). difficulty: 1 is the reference; more means more noise, less contrast and more distractors. seed:
-        not negative. test_fraction: share of patients whose slices go to the test folder; no patient is in
-        both. broken_12bit_rate: share of series with the broken 12-bit wrap; from 12 series on at least one
-        each of the
-            two forms unless 0.
+        n_patients: patients over train and test together.
+        size_px: side of the files' matrix (512 in the competition's).
+        difficulty: 1 is the reference; more means more noise, less contrast and more distractors.
+        seed: not negative.
+        test_fraction: share of patients whose slices go to the test folder; no patient is in both.
+        broken_12bit_rate: share of series with the broken 12-bit wrap; unless it is 0, at least one series of
+            each of the two forms from 12 series on.
     """
 
     n_patients: int = 120
@@ -330,15 +331,17 @@ def write_phantom(
     of the same spec is left as it is; an interrupted one is made anew.
 
     Args:
-        out: folder to write; new, empty, or a phantom of the same spec. spec: what to make. n_processes:
-        worker processes (spawned, so a script needs a ``__main__`` guard); by default one a CPU core,
-            at most 8; 1 works in this process.
+        out: folder to write; new, empty, or a phantom of the same spec.
+        spec: what to make.
+        n_processes: worker processes (spawned, so a script needs a ``__main__`` guard); by default one a CPU
+            core, at most 8; 1 works in this process.
         on_progress: called with (series done, series in all) in this process.
 
     Returns:
         What the phantom holds.
 
     Raises:
+        ConfigError: ``n_processes`` is below 1.
         DataError: ``out`` holds something else.
         StorageError: ``out`` cannot be written.
     """

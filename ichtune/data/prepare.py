@@ -14,6 +14,7 @@ from ichtune.data.folds import FoldPlan, make_folds, write_folds
 from ichtune.data.hu_cache import file_sha256
 from ichtune.data.index import build_slice_table
 from ichtune.data.label_table import attach_labels, no_issues, read_labels
+from ichtune.data.phantom_folder import find_phantom
 from ichtune.data.prepare_summary import PrepareSummary, refusal_codes, summarise
 from ichtune.data.source_files import find_files
 from ichtune.errors import ConfigError, DataError, NothingUsableError, StorageError
@@ -166,6 +167,6 @@ def _write(
         "fold_plan_hash": plan.plan_hash if plan else None,
         "k": plan.k if plan else None,
         "seed": spec.seed,
-        "generated": (spec.dicom_dir / "phantom.json").is_file(),
+        "generated": find_phantom(spec.dicom_dir) is not None,
     }
     write_json(about, layout.workspace_json)

@@ -231,7 +231,7 @@ def _check_once(position: np.ndarray, table: pd.DataFrame, what: str, slices: pd
 
 
 def _named_members(workspace: Workspace, recipe_ids: Sequence[str]) -> tuple[Member, ...]:
-    names = {recipe_id: _recipe_summary(workspace.layout.runs / recipe_id / "recipe.json") for recipe_id in recipe_ids}
+    names = {recipe_id: run_title(workspace, recipe_id) for recipe_id in recipe_ids}
     shared = {name for name in names.values() if list(names.values()).count(name) > 1}
     return tuple(
         Member(recipe_id, f"{name}|{recipe_id}" if name in shared or not name else name)
@@ -239,11 +239,19 @@ def _named_members(workspace: Workspace, recipe_ids: Sequence[str]) -> tuple[Mem
     )
 
 
-def _recipe_summary(path: Path) -> str:
-    """Return the short line that a run's recipe.json gives of itself; empty where there is none."""
+def run_title(workspace: Workspace, recipe_id: str) -> str:
+    """Return the short line that a run's recipe.json gives of itself; empty where it is not kept.
+
+    Raises:
+        DataError: the file is no JSON, or holds no mapping.
+    """
+    path = workspace.layout.runs / recipe_id / "recipe.json"
     if not path.is_file():
         return ""
     try:
-        return str(json.loads(path.read_text(encoding="utf-8")).get("summary", ""))
-    except ValueError as error:
+        about = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise DataError(f"{path} is no readable JSON ({error}); run `ichtune train` again") from error
+    if not isinstance(about, dict):
+        raise DataError(f"{path} must hold a JSON object, got {str(about)[:60]!r}; run `ichtune train` again")
+    return str(about.get("summary", ""))

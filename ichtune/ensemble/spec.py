@@ -5,13 +5,11 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
 from ichtune.ensemble.any_rules import ANY_RULES
 from ichtune.ensemble.blenders import create_blender
 from ichtune.errors import ConfigError, nearest
 from ichtune.metrics import CLIP
+from ichtune.yaml_positions import YamlDocument, read_yaml
 
 SPEC_VERSION = 1
 #: The widest clip that still lets a prediction say anything: one part in twenty.
@@ -50,7 +48,7 @@ class BlendSpec:
         real = isinstance(self.clip, int | float) and not isinstance(self.clip, bool)
         if not (real and CLIP <= self.clip <= MAX_CLIP):
             raise ConfigError(f"key 'clip' must be a number between {CLIP:g} and {MAX_CLIP:g}, got {self.clip!r}")
-        if self.any_rule not in ANY_RULES:
+        if not isinstance(self.any_rule, str) or self.any_rule not in ANY_RULES:
             raise ConfigError(f"key 'any_rule': unknown value {self.any_rule!r}. {nearest(self.any_rule, ANY_RULES)}")
 
     @property
@@ -74,25 +72,39 @@ def read_spec(path: Path) -> BlendSpec:
     """Read an ensemble file.
 
     Raises:
-        ConfigError: unreadable YAML, an unknown key or a value that cannot be used; names the file and the
-            key.
+        ConfigError: unreadable YAML, an unknown key or a value that cannot be used; names the key, and the
+            file with line and column.
+        StorageError: the file may not be read.
     """
-    try:
-        values = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read ensemble file {path}: {error}") from error
-    except YAMLError as error:
-        raise ConfigError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from error
+    document = read_yaml(path)
+    values = document.value
     if not isinstance(values, dict):
-        raise ConfigError(f"{path} must map keys to values, as in `blender: convex`, got {values!r}")
-    known = [f.name for f in fields(BlendSpec)]
-    for key in values:
-        if key not in known:
-            raise ConfigError(f"{path}: unknown key {key!r}. {nearest(key, known)}")
+        raise document.error(f"must map keys to values, as in `blender: convex`, got {values!r}")
+    document.check_keys([f.name for f in fields(BlendSpec)])
+    error = _failure(values)
+    if error is not None:
+        raise _placed(document, values, error)
+    return BlendSpec(**values)
+
+
+def _placed(document: YamlDocument, values: dict[str, Any], error: ConfigError) -> ConfigError:
+    """Blame the key without which the file would do; with several mistakes, the first that fails alone."""
+    for key in reversed(values):  # the parameters before the blender that does not have them
+        if _failure({name: value for name, value in values.items() if name != key}) is None:
+            return ConfigError(f"{document.where_value(key)}: {error}")
+    for key, value in values.items():
+        alone = _failure({key: value})
+        if alone is not None:
+            return ConfigError(f"{document.where_value(key)}: {alone}")
+    return ConfigError(f"{document.where_value()}: {error}")
+
+
+def _failure(values: dict[str, Any]) -> ConfigError | None:
     try:
-        return BlendSpec(**values)
+        BlendSpec(**values)
     except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
+        return error
+    return None
 
 
 def _members(value: Any) -> str | dict[str, int] | tuple[str, ...]:

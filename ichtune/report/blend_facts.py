@@ -12,12 +12,13 @@ import numpy as np
 import pandas as pd
 
 from ichtune.ensemble.ladder import BEST_SINGLE, BLEND, EQUAL_MEAN, PRIOR, SINGLE_PREFIX
+from ichtune.ensemble.members import run_title
 from ichtune.errors import DataError, IchtuneError
 from ichtune.labels import ANY, LABELS
 from ichtune.metrics import per_label_log_loss, prior_predictions
 from ichtune.report.json_files import read_json, read_json_object
 from ichtune.report.reliability import reliability
-from ichtune.report.run_facts import joined_predictions, run_title
+from ichtune.report.run_facts import joined_predictions
 from ichtune.report.submission import fill_missing, submission_rows
 from ichtune.tables import PREDICTIONS, read_table
 from ichtune.workspace import Workspace

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ichtune.data.phantom_folder import MANIFEST, find_phantom
 from ichtune.ensemble.ladder import BLEND
 from ichtune.ensemble.spec import read_spec
 from ichtune.errors import DataError
@@ -13,8 +14,6 @@ from ichtune.report.identities import identities_of
 from ichtune.report.json_files import read_json, read_json_object
 from ichtune.shipped import shipped_files
 from ichtune.workspace import Workspace
-
-PHANTOM_JSON = "phantom.json"
 
 
 def redo_commands(workspace: Workspace) -> tuple[list[str], list[str]]:
@@ -40,7 +39,7 @@ def redo_commands(workspace: Workspace) -> tuple[list[str], list[str]]:
     if any(row.get("test_loss") is not None for row in _ladder(workspace)):
         submission = shlex.quote(f"{root.name}/{workspace.layout.submission.name}")
         is_phantom = workspace.about.get("generated")
-        truth = shlex.quote(str(_shown_source(workspace) / "truth.csv")) if is_phantom else "TRUTH.csv"
+        truth = shlex.quote(str(_shown(workspace, _phantom(workspace)) / "truth.csv")) if is_phantom else "TRUTH.csv"
         commands.append(f"ichtune score {submission} --truth {truth} --ladder --work {work}")
     return [*commands, f"ichtune report --work {work}"], notes
 
@@ -56,13 +55,14 @@ def _train_commands(workspace: Workspace, work: str) -> list[str]:
 
 
 def _prepare_commands(workspace: Workspace, root: Path) -> tuple[list[str], list[str]]:
-    about, shown = workspace.about, _shown_source(workspace)
-    folder = shlex.quote(str(shown))
+    about, phantom = workspace.about, _phantom(workspace)
+    folder = shlex.quote(str(_shown(workspace, _source(workspace))))
+    shown = _shown(workspace, phantom)
     commands, notes = [], []
     if about.get("generated"):
-        spec = (read_json_object(_source(workspace) / PHANTOM_JSON, "phantom") or {}).get("spec")
+        spec = (read_json_object(phantom / MANIFEST, "phantom") or {}).get("spec")
         options = _phantom_options(spec or {})
-        commands.append(f"ichtune phantom {folder}{options}")
+        commands.append(f"ichtune phantom {shlex.quote(str(shown))}{options}")
         if not spec:
             notes.append("The phantom's own settings are not known here: its folder is gone.")
     commands.append(f"ichtune prepare {folder}{_labels_option(about, shown)} --out {shlex.quote(root.name)}")
@@ -76,10 +76,16 @@ def _source(workspace: Workspace) -> Path:
     return Path(str(workspace.about.get("source_dir") or "DICOM_DIR"))
 
 
-def _shown_source(workspace: Workspace) -> Path:
-    """The source folder as it is written on the page."""
-    source, beside = _source(workspace), workspace.layout.root.resolve().parent
-    relative = source.relative_to(beside) if source.is_relative_to(beside) else source
+def _phantom(workspace: Workspace) -> Path:
+    """The phantom that the source folder is or lies in; the source itself where the phantom is gone."""
+    source = _source(workspace)
+    return find_phantom(source) or source
+
+
+def _shown(workspace: Workspace, folder: Path) -> Path:
+    """A folder as it is written on the page."""
+    beside = workspace.layout.root.resolve().parent
+    relative = folder.relative_to(beside) if folder.is_relative_to(beside) else folder
     return Path(identities_of(workspace).hide(str(relative)))
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from ichtune.data.phantom_folder import GENERATED_DATA
 from ichtune.report.blend_facts import BlendFacts, LadderRow, collect_blend, collect_ladder
 from ichtune.report.data_facts import DataFacts, collect_data
 from ichtune.report.provenance import MadeFacts, collect_made
@@ -50,7 +51,7 @@ class Facts:
     @property
     def data_name(self) -> str:
         """What the figures are on, in a few words."""
-        return "generated data (phantom)" if self.is_generated else "the prepared data"
+        return GENERATED_DATA if self.is_generated else "the prepared data"
 
     @property
     def blend_row(self) -> LadderRow | None:

@@ -55,8 +55,8 @@ def predict_folder(
     Raises:
         DataError: no blend yet, missing weights, or no such folder.
     """
-    spec = last_blend_spec(workspace)
-    panel = load_panel(workspace, spec.recipe_ids)
+    spec, recipe_ids = last_blend(workspace)
+    panel = load_panel(workspace, recipe_ids)
     fitted = fit_blend(spec, panel.p_MNL, panel.y_NL)
     new = _prepared(workspace, dicom_dir, size_px or workspace.about["size_px"])
     rows = new.slices.index[new.slices["status"] == "ok"].to_numpy()
@@ -70,8 +70,10 @@ def predict_folder(
     return FolderPredictions(frame, len(rows), len(frame) - len(rows), n_models)
 
 
-def last_blend_spec(workspace: Workspace) -> BlendSpec:
-    """Return how the newest blend of a workspace was made.
+def last_blend(workspace: Workspace) -> tuple[BlendSpec, list[str]]:
+    """Return how the newest blend of a workspace was made, and the recipe_ids that it was made of.
+
+    Runs that were trained since are no part of it: what predicts is what was scored.
 
     Raises:
         DataError: there is none.
@@ -80,9 +82,11 @@ def last_blend_spec(workspace: Workspace) -> BlendSpec:
     if not paths:
         _ = workspace.about
         raise DataError(f"no blend in {workspace.layout.blends}: run `ichtune blend` first")
-    told: dict[str, Any] = json.loads(paths[-1].read_text(encoding="utf-8"))["spec"]
-    members = told["members"]
-    return BlendSpec(**{**told, "members": tuple(members) if isinstance(members, list) else members})
+    about: dict[str, Any] = json.loads(paths[-1].read_text(encoding="utf-8"))
+    told = about["spec"]
+    members = tuple(told["members"]) if isinstance(told["members"], list) else told["members"]
+    recipe_ids = [member["recipe_id"] for member in about["members"]]
+    return BlendSpec(**{**told, "members": members}), recipe_ids
 
 
 def _prepared(workspace: Workspace, dicom_dir: Path, size_px: int) -> Workspace:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ichtune.ensemble.members import run_title
 from ichtune.labels import LABELS
 from ichtune.metrics import per_label_log_loss, slice_losses
 from ichtune.report.json_files import read_json_object
@@ -99,14 +100,6 @@ def joined_predictions(workspace: Workspace, path: Path) -> tuple[np.ndarray, np
     rows = np.flatnonzero(position >= 0)
     chosen = table.iloc[position[rows]]
     return rows, chosen[list(P_COLUMNS)].to_numpy(np.float64), chosen["fold"].to_numpy(np.int64)
-
-
-def run_title(workspace: Workspace, recipe_id: str) -> str:
-    """Return the short line that a run's recipe.json gives of itself; empty where it is not kept."""
-    about = read_json_object(workspace.layout.runs / recipe_id / "recipe.json", "train")
-    if about is None:
-        return ""
-    return str(about.get("summary", ""))
 
 
 def _seconds(folder: Path) -> float | None:

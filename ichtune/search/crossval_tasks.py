@@ -8,7 +8,7 @@ from typing import Any
 from ichtune.errors import NothingUsableError
 from ichtune.recipe import Recipe
 from ichtune.search.cluster import Cluster, ray_session
-from ichtune.search.study import MAX_FAILURES, n_concurrent, trial_resources
+from ichtune.search.study import MAX_FAILURES, check_data, device_of, n_concurrent, trial_resources
 from ichtune.space import Resources
 from ichtune.training.crossval import FoldResult, assemble_run, finished_fold, fold_folder, train_fold
 from ichtune.workspace import Workspace
@@ -51,7 +51,6 @@ def train_recipes(
     recipes: Sequence[Recipe],
     resources: Resources,
     address: str | None = None,
-    on_start: Callable[[Cluster], None] | None = None,
     on_progress: Callable[[CrossvalProgress], None] | None = None,
 ) -> list[RunResult]:
     """Train each recipe on every fold and put its out-of-fold and test Predictions together.
@@ -61,15 +60,14 @@ def train_recipes(
     Raises:
         NothingUsableError: a fold failed; the message names it, and the others are kept.
     """
+    check_data(workspace)
     k = workspace.fold_plan.k
     tasks = [FoldTask(recipe, fold) for recipe in recipes for fold in range(k)]
     done = [finished_fold(workspace, task.recipe, task.fold) for task in tasks]
     waiting = [task for task, result in zip(tasks, done, strict=True) if result is None]
     if waiting:
         token = workspace.layout.searches / "ray_token"
-        with ray_session(address, token, dashboard=address is not None) as cluster:
-            if on_start is not None:
-                on_start(cluster)
+        with ray_session(address, token, dashboard=False) as cluster:
             _run_tasks(workspace, waiting, tasks, resources, cluster, on_progress)
     return [_assembled(workspace, recipe) for recipe in recipes]
 
@@ -98,7 +96,7 @@ def _run_tasks(
     work = str(workspace.layout.root.resolve())
     pending = {
         remote.options(name=f"{task.recipe.recipe_id}|fold_{task.fold}|{task.recipe.summary}").remote(
-            work, task.recipe.to_dict(), task.fold, n_threads
+            work, task.recipe.to_dict(), task.fold, n_threads, device_of(asked)
         ): task
         for task in waiting
     }
@@ -121,13 +119,13 @@ def _run_tasks(
         )
 
 
-def _train_fold(work: str, recipe: dict[str, Any], fold: int, n_threads: int) -> dict[str, Any]:
+def _train_fold(work: str, recipe: dict[str, Any], fold: int, n_threads: int, device: str) -> dict[str, Any]:
     from dataclasses import asdict
 
     import torch
 
     torch.set_num_threads(n_threads)
-    return asdict(train_fold(Workspace(work), Recipe.from_dict(recipe), fold))
+    return asdict(train_fold(Workspace(work), Recipe.from_dict(recipe), fold, torch.device(device)))
 
 
 def _first_cause(error: Exception) -> str:

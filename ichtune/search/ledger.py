@@ -88,10 +88,11 @@ class Ledger:
         Raises:
             ConfigError: the search of this name was started with something else.
         """
-        if not self.path.is_file():
+        if self.path.is_file():
+            _mend_torn_end(self.path)
+        if not self.path.is_file() or self.path.stat().st_size == 0:
             self._append({"event": "search", **about, **(notes or {})})
             return
-        _mend_torn_end(self.path)
         started = self.about()
         changed = [key for key, value in about.items() if started.get(key) != value]
         if changed:

@@ -33,7 +33,7 @@ class FoldTrial(tune.Trainable):
     """Trains ``config["recipe"]`` without each of ``config["folds"]`` in turn; a ``step`` is one epoch of all of them.
 
     The configuration holds ``work`` (workspace path), ``folder`` (of this trial), ``trial`` (number), ``folds``,
-    ``recipe`` and ``n_threads``.
+    ``recipe``, ``n_threads`` and ``device``.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -69,7 +69,7 @@ class FoldTrial(tune.Trainable):
         data = open_batches(workspace, recipe)
         for fold in config["folds"]:
             rows = fold_rows(workspace, int(fold))
-            run = TrainingRun(recipe, data, rows.train, rows.valid)
+            run = TrainingRun(recipe, data, rows.train, rows.valid, torch.device(config["device"]))
             if self._checkpoint(fold).is_file():
                 run.load(self._checkpoint(fold))
             self._runs[fold] = run

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any
 from ray import tune
 
 from ichtune.data.augment import find_augmentation
-from ichtune.errors import ConfigError, NothingUsableError
+from ichtune.errors import ConfigError, DataError, NothingUsableError
+from ichtune.locks import only_one
 from ichtune.models.create import check_architecture
 from ichtune.search.cluster import Cluster, ray_session
 from ichtune.search.ledger import FAILED, FINISHED, INTERRUPTED, STOPPED, Ledger, TrialRecord
@@ -20,6 +22,7 @@ from ichtune.search.searchers import LedgerSearcher, find_searcher
 from ichtune.search.telemetry import LedgerCallback, OnEvent
 from ichtune.search.trial_table import ledger_path, write_trials
 from ichtune.space import Resources, Space
+from ichtune.training.crossval import check_size
 from ichtune.training.losses import find_loss
 from ichtune.training.lr_schedules import find_lr_schedule
 from ichtune.training.optimizers import find_optimizer
@@ -57,6 +60,7 @@ class SearchResult:
     name: str
     records: list[TrialRecord]
     n_trials: int
+    time_is_up: bool = False
 
     @property
     def complete(self) -> bool:
@@ -94,21 +98,28 @@ def run_search(
 
     Raises:
         ConfigError: the space does not fit the workspace, or the search of this name had another space.
+        ConflictError: a search of this name is running already.
         NothingUsableError: no trial ended with a usable result.
     """
     check_space(workspace, space)
+    check_data(workspace)
     name = options.name or space.name
     n_trials = options.n_trials or space.search.trials
     ledger = Ledger(ledger_path(workspace.layout, name))
-    ledger.open(_identity(workspace, space), {"space": space.resolved()})
-    records = ledger.records()
-    if any(not record.ended for record in records) or len(records) < n_trials:
-        with ray_session(options.address, ledger.path.parent / "ray_token", dashboard=options.dashboard) as cluster:
-            if on_start is not None:
-                on_start(cluster, records)
-            _tune(workspace, space, options, ledger, n_trials, cluster, on_event)
+    start = time.monotonic()
+    busy = f"search {name!r} is running already in {workspace.layout.root}; watch it with `ichtune leaderboard`"
+    with only_one(ledger.path.with_name(".lock"), busy):
+        ledger.open(_identity(workspace, space), {"space": space.resolved()})
+        records = ledger.records()
+        if any(not record.ended for record in records) or len(records) < n_trials:
+            with ray_session(options.address, ledger.path.parent / "ray_token", dashboard=options.dashboard) as cluster:
+                if on_start is not None:
+                    on_start(cluster, records)
+                _tune(workspace, space, options, ledger, n_trials, cluster, on_event)
     write_trials(workspace.layout)
-    result = SearchResult(name, ledger.records(), n_trials)
+    time_s = options.time_s or space.search.time_s
+    time_is_up = time_s is not None and time.monotonic() - start >= time_s
+    result = SearchResult(name, ledger.records(), n_trials, time_is_up)
     if result.records and result.count(FAILED) == len(result.records) and result.complete:
         raise NothingUsableError(
             f"all {len(result.records)} trials of search {name!r} failed, the last with: {result.records[-1].reason}"
@@ -145,6 +156,20 @@ def check_space(workspace: Workspace, space: Space) -> None:
         )
 
 
+def check_data(workspace: Workspace) -> None:
+    """Refuse, before Ray is started, a workspace that no trial could be trained on.
+
+    Raises:
+        DataError: no labelled slices, or slices of several sizes.
+    """
+    if workspace.labelled.empty:
+        raise DataError(
+            f"workspace {workspace.layout.root} has no labelled slices to train on; run `ichtune prepare DICOM_DIR "
+            f"--labels CSV --out {workspace.layout.root}`"
+        )
+    check_size(workspace)
+
+
 def _identity(workspace: Workspace, space: Space) -> dict[str, Any]:
     return {
         "space_id": space.space_id,
@@ -159,6 +184,11 @@ def trial_resources(resources: Resources, n_gpus: float) -> dict[str, float]:
     if n_gpus > 0 and resources.gpu > 0:
         return {"gpu": resources.gpu, "cpu": resources.cpu}
     return {"cpu": resources.cpu or 1.0}
+
+
+def device_of(asked: dict[str, float]) -> str:
+    """Return where a task that asked for these resources computes; Ray hides no GPU from one that asked for none."""
+    return "cuda" if asked.get("gpu", 0) > 0 else "cpu"
 
 
 def n_concurrent(asked: dict[str, float], cluster: Cluster) -> int:
@@ -199,6 +229,7 @@ def _tune(
             "recipe": record.recipe.to_dict(),
             "summary": record.recipe.summary,
             "n_threads": n_threads,
+            "device": device_of(resources),
         }
 
     records = ledger.records()

@@ -70,7 +70,7 @@ def leaderboard(layout: Layout, search: str | None = None) -> list[dict[str, Any
         for record in records:
             row = {key: value for key, value in _row(name, record).items() if key not in _LONG}
             row["best_loss"], row["last_loss"] = record.best_loss, record.last_loss
-            rows.append({**row, **record.parameters})
+            rows.append({**record.parameters, **row})
     return sorted(rows, key=lambda row: (row["best_loss"] is None, row["best_loss"], row["search"], row["trial"]))
 
 

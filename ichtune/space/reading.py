@@ -109,9 +109,16 @@ def _early_stop(document: YamlDocument, parameters: tuple[Parameter, ...]) -> Ea
         settings = EarlyStop(type=written or "none")
     else:
         settings = _section(document, EarlyStop, *at)
-    if settings.max is not None:
-        return settings
     longest = _most_epochs(parameters)
+    if settings.max is not None:
+        if settings.type != "none" and settings.max < longest:
+            raise document.error(
+                f"must not be below the {longest} epochs of a trial, or every trial would end before its schedule "
+                f"does, got {settings.max}; leave it out",
+                *at,
+                "max",
+            )
+        return settings
     if settings.grace > longest:
         raise document.error(f"must not exceed the {longest} epochs of a trial, got {settings.grace}", *at, "grace")
     return replace(settings, max=longest)

@@ -71,7 +71,7 @@ class SearchSettings:
     Attributes:
         algorithm: a searcher's name from ``ichtune.search``.
         trials: how many recipes are tried.
-        time_s: wall-clock seconds after which no trial starts; None without limit.
+        time_s: wall-clock seconds after which a run of the search ends, trials and all; None without limit.
         seed: seed of the searcher.
         early_stop: how unpromising trials are stopped.
         concurrent: trials at a time; None as many as the resources hold.

@@ -64,20 +64,20 @@ def fold_rows(workspace: Workspace, fold: int) -> FoldRows:
     return FoldRows(rows[~held_out], rows[held_out], workspace.unlabelled.index.to_numpy())
 
 
-def check_size(workspace: Workspace, recipe: Recipe) -> None:
+def check_size(workspace: Workspace) -> None:
     """Refuse a cache that cannot feed the recipe: native matrices of several sizes."""
     if workspace.hu_cache.size_px is None:
         shapes = workspace.slices.query("status == 'ok'")[["rows_px", "columns_px"]].drop_duplicates()
         if len(shapes) > 1 or (shapes["rows_px"] != shapes["columns_px"]).any():
             raise DataError(
                 f"training needs slices of one square size, got {len(shapes)} sizes in a native cache; run "
-                f"`ichtune prepare ... --size {recipe.image_px}` and train on that"
+                f"`ichtune prepare ... --size 256` and train on that"
             )
 
 
 def open_batches(workspace: Workspace, recipe: Recipe) -> SliceBatches:
     """Open the workspace's slices for a recipe."""
-    check_size(workspace, recipe)
+    check_size(workspace)
     return SliceBatches(workspace.hu_cache, workspace.slices, recipe.image_px, recipe.neighbours)
 
 

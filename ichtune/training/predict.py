@@ -24,7 +24,7 @@ PREDICT_BATCH = {"cuda": 256, "cpu": 64}
 
 def autocast(device: torch.device) -> AbstractContextManager[object]:
     """Return bfloat16 autocast on a CUDA device that supports it, and full precision elsewhere (faster on CPUs)."""
-    enabled = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    enabled = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
 
 

@@ -62,10 +62,12 @@ def test_sigterm_is_as_clean_as_ctrl_c(fake_workspace, start_search):
 
 def test_a_complete_search_starts_nothing_again_and_more_trials_extend_it(fake_workspace, start_search):
     work = fake_workspace().layout.root
-    first = start_search(work, "--trials", "2").result()
+    first = start_search(work, "--trials", "2", "--concurrent", "2").result()
+    alone = start_search(fake_workspace("alone").layout.root, "--trials", "1", "--concurrent", "1").result()
     again = start_search(work, "--trials", "2").result()
     extended = start_search(work, "--trials", "3").result()
 
+    assert what_was_found(alone) == what_was_found(first)[:1], "two at a time changed the curve of a recipe"
     assert what_was_found(again) == what_was_found(first)
     assert what_was_found(extended)[:2] == what_was_found(first)
     assert len(extended["leaderboard"]) == 3

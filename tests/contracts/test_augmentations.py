@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from ichtune.data.augment import AIR_HU, AUGMENTATIONS, augment_batch, find_augmentation
+from ichtune.data.augment import AUGMENTATIONS, augment_batch, find_augmentation
+from ichtune.data.resize import AIR_HU
 
 pytestmark = pytest.mark.parametrize("name", AUGMENTATIONS)
 

@@ -10,7 +10,7 @@ from ichtune.data.prepare import PrepareSpec, prepare
 from ichtune.workspace import Workspace
 
 FOLDER = Path(__file__).parents[3] / "shared" / "data" / "head_ct_tilt"
-pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason=f"no sample files in {FOLDER}")
+pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="real test files are not beside this checkout")
 
 N_SLICES = 28
 PADDING_HU = -1500

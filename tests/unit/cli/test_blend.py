@@ -31,6 +31,7 @@ def test_json_is_all_there_is_on_stdout(make_blend_workspace, run):
     shown = json.loads(outcome.stdout)
     assert {"ladder", "weights", "blend_id", "submission", "n_filled"} <= set(shown)
     assert shown["n_filled"] == 1
+    assert shown["generated"] is True
     assert shown["ladder"] == json.loads((made.root / "ladder.json").read_text(encoding="utf-8"))
     assert (made.root / "submission.csv").is_file()
     assert "1 of 120 slices have no prediction" in outcome.stderr
@@ -47,10 +48,21 @@ def test_the_ladder_the_interval_and_the_next_command_are_shown(make_blend_works
         "95 % interval",
         "On 12 new patients",
         "net_r0",
+        "in sample",
+        "Weighted log loss on generated data (phantom)",
     ):
         assert text in shown
+    assert "out-of-fold" not in shown, "the blend is fitted on what that column scores"
     assert "\x1b" not in shown, "no colour when piped"
     assert shown.strip().splitlines()[-1] == f"Next: ichtune report --work {made.root}"
+
+
+def test_real_data_is_not_called_generated(make_blend_workspace, run):
+    made = make_blend_workspace()
+    path = made.root / "workspace.json"
+    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), "generated": False}), encoding="utf-8")
+    assert "generated" not in run("--work", made.root).stdout
+    assert json.loads(run("--work", made.root, "--json").stdout)["generated"] is False
 
 
 def test_quiet_writes_files_and_nothing_else(make_blend_workspace, run, tmp_path):

@@ -48,7 +48,7 @@ def test_the_table_says_why_a_trial_failed_and_what_comes_next(work, capsys):
     said = capsys.readouterr()
     assert "0.1000" in said.out
     assert "trial 1 failed: diverged" in said.err
-    assert said.err.splitlines()[-1] == "next: ichtune train"
+    assert said.err.splitlines()[-1] == f"next: ichtune train --work {work}"
 
 
 def test_without_a_search_it_names_the_command(fake_workspace, capsys):

@@ -52,6 +52,42 @@ def test_the_ladder_is_completed_only_when_asked(blended, run):
     assert "weighted log loss" in shown
 
 
+def test_generated_data_is_called_generated(blended, run):
+    made, submission, truth = blended
+    call = ("score", submission, "--truth", truth)
+    assert "generated" not in run(*call).stdout
+    named = (*call, "--work", made.root)
+    assert json.loads(run(*named, "--json").stdout)["generated"] is True
+    assert "Weighted log loss on generated data (phantom)" in run(*named, "--ladder").stdout
+    (truth.parent / "phantom.json").write_text("{}", encoding="utf-8")
+    assert json.loads(run(*call, "--json").stdout)["generated"] is True
+    assert run(*call).stdout.endswith("on 120 slices of generated data (phantom)\n")
+
+
+def test_a_workspace_that_is_not_there_does_not_keep_a_submission_from_its_score(blended, run, tmp_path):
+    _, submission, truth = blended
+    shown = run("score", submission, "--truth", truth, "--work", tmp_path / "nowhere", "--json").stdout
+    assert "generated" not in json.loads(shown)
+
+
+def test_a_ladder_without_an_expected_interval_is_shown(blended, run):
+    made, submission, truth = blended
+    path = made.root / "ladder.json"
+    unknown = {"expected_test_low": None, "expected_test_high": None}
+    rows = [{**row, **unknown} for row in json.loads(path.read_text(encoding="utf-8"))]
+    path.write_text(json.dumps(rows), encoding="utf-8")
+    shown = run("score", submission, "--truth", truth, "--work", made.root, "--ladder").stdout
+    assert "The blend's test loss is 0." in shown
+    assert "SIDE" not in shown
+
+
+def test_the_next_command_ends_the_notes_unless_they_are_unwanted(blended, run):
+    made, submission, truth = blended
+    call = ("score", submission, "--truth", truth, "--work", made.root)
+    assert run(*call).stderr == f"next: ichtune report --work {made.root}\n"
+    assert run(*call, "--quiet").stderr == run(*call, "--json").stderr == ""
+
+
 def test_quiet_leaves_the_number(blended, run):
     _, submission, truth = blended
     shown = run("score", submission, "--truth", truth, "--quiet").stdout

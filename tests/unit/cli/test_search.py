@@ -1,11 +1,13 @@
 """The command around a search that is complete, which needs no Ray; tests/cluster has those that do."""
 
 import json
+from contextlib import nullcontext
 
 import pytest
 
 from ichtune.cli.main import main
 from ichtune.search import study
+from ichtune.search.cluster import Cluster
 from ichtune.search.ledger import FAILED, FINISHED, Ledger
 from ichtune.search.searchers import propose_trial
 from ichtune.search.trial_table import ledger_path
@@ -63,3 +65,15 @@ def test_a_changed_space_is_refused_under_the_same_name(complete, tmp_path, caps
 def test_a_time_that_is_none_is_a_usage_error(complete, capsys):
     assert main([*complete[1], "--time", "soon"]) == 2
     assert "6h, 30m" in capsys.readouterr().err
+
+
+def test_a_search_whose_time_is_up_is_no_error_and_says_how_to_go_on(complete, monkeypatch, capsys):
+    _, command = complete
+    monkeypatch.setattr(study, "ray_session", lambda *a, **o: nullcontext(Cluster("", "", 1, 0, joined=False)))
+    monkeypatch.setattr(study, "_tune", lambda *a: None)
+
+    assert main([*command, "--trials", "3", "--time", "0.000001s"]) == 0
+    assert "its time is up: 2 of 3 trials have ended" in capsys.readouterr().err
+
+    assert main([*command, "--trials", "3"]) == 130
+    assert "interrupted: 2 of 3 trials have ended" in capsys.readouterr().err

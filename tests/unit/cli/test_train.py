@@ -36,7 +36,7 @@ def test_it_names_the_next_command(trained, capsys):
 
     said = capsys.readouterr()
     assert "out-of-fold" in said.out
-    assert said.err.splitlines()[-1] == "next: ichtune blend"
+    assert said.err.splitlines()[-1] == f"next: ichtune blend --work {trained[2]}"
 
 
 def test_a_recipe_that_no_table_knows_is_refused(trained, tmp_path, capsys):

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from ichtune.data.augment import AIR_HU, augment_batch, find_augmentation
+from ichtune.data.augment import augment_batch, find_augmentation
+from ichtune.data.resize import AIR_HU
 from ichtune.errors import ConfigError
 
 

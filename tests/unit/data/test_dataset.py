@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ichtune.data.augment import AIR_HU
 from ichtune.data.dataset import SliceBatches, batch_rows, n_steps, neighbour_rows
+from ichtune.data.resize import AIR_HU
 from ichtune.errors import DataError
 from ichtune.workspace import Workspace
 

@@ -64,6 +64,14 @@ def test_a_workspace_comes_out_whole(spec):
     assert layout.sample_submission.read_text().count("\n") == 13
 
 
+def test_a_phantom_is_marked_also_by_one_of_its_folders(spec):
+    (spec.dicom_dir / "phantom.json").write_text("{}", encoding="utf-8")
+    prepare(spec)
+    assert Workspace(spec.out).about["generated"] is True
+    prepare(replace(spec, dicom_dir=spec.dicom_dir / "stage_2_train"))
+    assert Workspace(spec.out).about["generated"] is True
+
+
 def test_an_unchanged_data_set_is_not_prepared_twice(spec):
     first = prepare(spec)
     before = {path: path.read_bytes() for path in spec.out.rglob("*.parquet")}

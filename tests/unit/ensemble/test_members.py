@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ichtune.ensemble.members import load_panel
+from ichtune.ensemble.members import load_panel, run_title
 from ichtune.errors import ConfigError, ConflictError, DataError, NothingUsableError
 from ichtune.labels import LABELS
 from ichtune.tables import P_COLUMNS
@@ -68,6 +68,18 @@ def test_equal_summaries_are_told_apart(make_blend_workspace):
         path.write_text(json.dumps({"summary": "net|brain|±1|64px|lr=1.0e-03"}), encoding="utf-8")
     names = [m.name for m in load_panel(made.open()).members]
     assert names == ["net|brain|±1|64px|lr=1.0e-03|r0", "net|brain|±1|64px|lr=1.0e-03|r1"]
+
+
+def test_a_run_says_its_recipe_in_one_line(make_blend_workspace):
+    made = make_blend_workspace(noises=(1.0, 1.2))
+    path = made.root / "runs" / "r0" / "recipe.json"
+    path.write_text(json.dumps({"summary": "tiny_convnet|brain"}), encoding="utf-8")
+    assert run_title(made.open(), "r0") == "tiny_convnet|brain"
+    assert run_title(made.open(), "no such run") == ""
+    for damaged, message in (("[1]", "must hold a JSON object"), ("{", "no readable JSON")):
+        path.write_text(damaged, encoding="utf-8")
+        with pytest.raises(DataError, match=message):
+            run_title(made.open(), "r0")
 
 
 def test_a_leaked_row_is_refused(make_blend_workspace):

@@ -43,11 +43,15 @@ def test_members_by_rank_or_by_name(tmp_path):
         ("members: [a, a]\n", "names a run twice"),
         ("members: [123]\n", "recipe_ids in quotes"),
         ("members: []\n", "'members'"),
+        ("any_rule: [x]\n", r"'any_rule': unknown value \['x'\]"),
+        ("any_rule: {x: 1}\n", "'any_rule'"),
+        ("parameters: {space: [x]}\n", "unknown space"),
         ("- a\n", "must map keys to values"),
-        ("", "must map keys to values"),
-        ("blender: convex\nblender: equal_mean\n", "no valid YAML"),
-        ("blender: !!python/name:os.system\n", "no valid YAML"),
-        ("blender: [\n", "no valid YAML"),
+        ("~\n", "must map keys to values"),
+        ("", "the file is empty"),
+        ("blender: convex\nblender: equal_mean\n", ":2:1: duplicate key 'blender', first on line 1"),
+        ("blender: !!python/name:os.system\n", ":1:10: the tag .* is not allowed"),
+        ("blender: [\n", "not YAML"),
     ],
 )
 def test_what_is_wrong_is_named_with_its_file(tmp_path, text, message):
@@ -57,8 +61,22 @@ def test_what_is_wrong_is_named_with_its_file(tmp_path, text, message):
     assert caught.value.exit_code == 2
 
 
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("version: 1\nblendr: convex\n", "2:1: unknown key"),
+        ("version: 1\nclip: 0\n", "2:7: key 'clip'"),
+        ("blender: equal_mean\nparameters:\n  space: logit\n", "3:3: blender 'equal_mean' has no parameter 'space'"),
+        ("any_rule: [x]\nclip: 0\n", "1:11: key 'any_rule'"),
+    ],
+)
+def test_a_mistake_is_placed_by_line_and_column(tmp_path, text, place):
+    with pytest.raises(ConfigError, match=f"mine.yaml:{place}"):
+        read(tmp_path, text)
+
+
 def test_a_file_that_is_no_text_is_refused(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_bytes(b"\xff\xfe\x00\x01")
-    with pytest.raises(ConfigError, match="cannot read ensemble file"):
+    with pytest.raises(ConfigError, match="not UTF-8"):
         read_spec(path)

@@ -35,6 +35,17 @@ def test_the_whole_job_in_order(full_workspace):
     assert notes == []
 
 
+def test_one_folder_of_a_phantom_leads_to_the_whole_of_it(full_workspace):
+    train = full_workspace.root / "phantom" / "stage_2_train"
+    train.mkdir(parents=True)
+    write_json({"spec": {"seed": 5}}, train.parent / "phantom.json")
+    set_about(full_workspace, source_dir=str(train))
+    commands, notes = redo_commands(full_workspace.open())
+    assert commands[0] == "ichtune phantom work/phantom --seed 5"
+    assert commands[1].startswith("ichtune prepare work/phantom/stage_2_train --labels work/phantom/labels.csv --out")
+    assert not any("phantom's own settings" in note for note in notes)
+
+
 def test_an_ensemble_that_is_not_shipped_is_written_out(full_workspace):
     commands, notes = redo_commands(full_workspace.open())
     assert "ichtune blend --ensemble ENSEMBLE.yaml --work work" in commands

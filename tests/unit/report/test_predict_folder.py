@@ -7,7 +7,7 @@ from ichtune.ensemble.blend import run_blend
 from ichtune.ensemble.spec import BlendSpec
 from ichtune.errors import DataError
 from ichtune.recipe import Recipe
-from ichtune.report.predict_folder import last_blend_spec, predict_folder, write_predictions
+from ichtune.report.predict_folder import last_blend, predict_folder, write_predictions
 from ichtune.tables import P_COLUMNS
 from ichtune.training.crossval import assemble_run, train_fold
 
@@ -61,10 +61,19 @@ def test_a_second_call_gives_the_same_without_reading_the_files_again(blended, d
     np.testing.assert_array_equal(first.frame[list(P_COLUMNS)], second.frame[list(P_COLUMNS)])
 
 
-def test_the_last_blend_is_the_one_that_predicts(blended):
+def test_the_last_blend_is_the_one_that_predicts_without_runs_trained_since(blended):
+    members = blended.run_ids()
     run_blend(blended, BlendSpec(blender="equal_mean"))
+    later = Recipe(**COMMON, windows="bone")
+    for fold in range(3):
+        train_fold(blended, later, fold)
+    assemble_run(blended, later)
 
-    assert last_blend_spec(blended).blender == "equal_mean"
+    spec, recipe_ids = last_blend(blended)
+
+    assert spec.blender == "equal_mean"
+    assert sorted(recipe_ids) == members
+    assert later.recipe_id in blended.run_ids()
 
 
 def test_without_a_blend_it_names_the_command(fake_workspace, dicom):

@@ -3,7 +3,7 @@ import pytest
 
 from ichtune.labels import LABELS
 from ichtune.metrics import weighted_log_loss
-from ichtune.report.run_facts import collect_runs, joined_predictions, run_title
+from ichtune.report.run_facts import collect_runs, joined_predictions
 from ichtune.tables import P_COLUMNS, PREDICTIONS, read_table, write_json, write_table
 
 
@@ -48,10 +48,9 @@ def test_a_run_that_does_not_cover_the_labels_says_so(make_blend_workspace):
 
 def test_the_title_is_the_recipe_in_one_line(make_blend_workspace):
     workspace = make_blend_workspace().open()
-    path = workspace.layout.runs / "r0" / "recipe.json"
-    write_json({"summary": "tiny_convnet|brain|64px|lr=1.0e-03"}, path)
-    assert run_title(workspace, "r0") == "tiny_convnet|brain|64px|lr=1.0e-03"
-    assert run_title(workspace, "no such run") == ""
+    write_json({"summary": "tiny_convnet|brain|64px|lr=1.0e-03"}, workspace.layout.runs / "r0" / "recipe.json")
+    titles = {row.recipe_id: row.title for row in collect_runs(workspace).rows}
+    assert titles["r0"] == "tiny_convnet|brain|64px|lr=1.0e-03"
 
 
 def test_training_time_is_summed_over_the_folds(make_blend_workspace):

@@ -101,3 +101,12 @@ def test_every_line_carries_its_versions(ledger, record):
 def test_a_missing_ledger_names_the_command(tmp_path):
     with pytest.raises(DataError, match="run `ichtune search` first"):
         Ledger(tmp_path / "none.jsonl").records()
+
+
+def test_a_ledger_that_was_killed_before_its_first_line_is_started_anew(tmp_path):
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    ledger.path.write_text('{"event": "sea')
+
+    ledger.open(ABOUT)
+
+    assert ledger.about()["space_id"] == "s"

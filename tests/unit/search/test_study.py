@@ -2,10 +2,19 @@ from dataclasses import replace
 
 import pytest
 
-from ichtune.errors import ConfigError
+from ichtune.errors import ConfigError, ConflictError, DataError
+from ichtune.locks import only_one
 from ichtune.search.cluster import Cluster
 from ichtune.search.ledger import FAILED, FINISHED, INTERRUPTED, STOPPED
-from ichtune.search.study import SearchResult, check_space, n_concurrent, trial_resources
+from ichtune.search.study import (
+    SearchOptions,
+    SearchResult,
+    check_space,
+    device_of,
+    n_concurrent,
+    run_search,
+    trial_resources,
+)
 from ichtune.space import FoldSettings, Resources, read_space
 
 
@@ -31,6 +40,30 @@ def test_a_trial_that_never_fits_is_refused_instead_of_waited_for():
 
 def test_a_space_that_fits_the_workspace_passes(session_workspace, space):
     check_space(session_workspace, space)
+
+
+def test_data_without_labels_is_refused_before_ray_is_started(fake_workspace, space):
+    workspace = fake_workspace()
+    workspace.slices["is_labelled"] = False
+
+    with pytest.raises(DataError, match=r"no labelled slices.*--labels CSV"):
+        run_search(workspace, space, SearchOptions())
+
+    assert not workspace.layout.searches.exists()
+
+
+def test_a_search_that_runs_already_is_not_joined_by_a_second(fake_workspace, space):
+    workspace = fake_workspace()
+    folder = workspace.layout.searches / space.name
+
+    with only_one(folder / ".lock", "held"), pytest.raises(ConflictError, match="is running already"):
+        run_search(workspace, space, SearchOptions())
+
+
+def test_a_trial_computes_where_it_asked_to():
+    assert device_of({"cpu": 1.0}) == "cpu"
+    assert device_of({"gpu": 0.0, "cpu": 1.0}) == "cpu"
+    assert device_of({"gpu": 0.5, "cpu": 1.0}) == "cuda"
 
 
 def test_other_folds_than_the_workspace_has_are_refused(session_workspace, space):

@@ -85,3 +85,16 @@ def test_no_search_names_the_command(tmp_path):
 def test_an_unknown_search_lists_those_that_are_there(layout):
     with pytest.raises(DataError, match=r"no search 'x'.*windows"):
         leaderboard(layout, "x")
+
+
+def test_a_searched_parameter_never_hides_a_figure(tmp_path, record):
+    made = Layout(tmp_path)
+    ledger = Ledger(ledger_path(made, "windows"))
+    ledger.open({})
+    trial = record(0, [0.3], STOPPED)
+    trial.parameters = {"epochs": 9, "lr": 1e-3}
+    ledger.start(trial)
+    ledger.epoch(0, trial.curve[0])
+    ledger.end(0, STOPPED)
+
+    assert leaderboard(made)[0]["epochs"] == 1

@@ -158,3 +158,11 @@ def test_values_that_exclude_each_other_are_found(tmp_path: Path) -> None:
 )
 def test_values_that_only_exclude_defaults_or_never_meet_are_fine(tmp_path: Path, parameters: str) -> None:
     assert read(tmp_path, "parameters:\n" + parameters).searched
+
+
+def test_a_search_that_would_end_every_trial_before_its_schedule_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "space.yaml"
+    path.write_text("search: {early_stop: {type: asha, max: 4}}\nparameters:\n  epochs: 8\n  lr: [1e-3, 1e-2]\n")
+
+    with pytest.raises(ConfigError, match=r"space.yaml:1:\d+.*must not be below the 8 epochs of a trial"):
+        read_space(path)

@@ -226,10 +226,10 @@ def test_native_slices_of_several_sizes_name_the_option_that_mends_it(fake_works
     sizes = np.where(np.arange(len(workspace.slices)) % 2, 32, 64)
     slices = workspace.slices.assign(rows_px=sizes, columns_px=sizes)
     write_table(slices, workspace.layout.slices, SLICES)
-    check_size(workspace, RECIPE)
+    check_size(workspace)
     native = Workspace(workspace.layout.root)
     native.hu_cache.size_px = None
-    with pytest.raises(DataError, match=r"got 2 sizes in a native cache; run `ichtune prepare ... --size 32`"):
+    with pytest.raises(DataError, match=r"got 2 sizes in a native cache; run `ichtune prepare ... --size 256`"):
         open_batches(native, RECIPE)
 
 
