@@ -26,3 +26,15 @@ def only_one(path: Path, message: str) -> Iterator[None]:
         except BlockingIOError as error:
             raise ConflictError(message) from error
         yield
+
+
+def is_held(path: Path) -> bool:
+    """Say whether some process holds the lock file at ``path`` now."""
+    if not path.is_file():
+        return False
+    with path.open() as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False

@@ -19,8 +19,8 @@ from ichtune.search.ledger import FAILED, FINISHED, INTERRUPTED, STOPPED, Ledger
 from ichtune.search.objective import FoldTrial
 from ichtune.search.schedulers import create_scheduler, find_scheduler
 from ichtune.search.searchers import LedgerSearcher, find_searcher
-from ichtune.search.telemetry import LedgerCallback, OnEvent
-from ichtune.search.trial_table import ledger_path, write_trials
+from ichtune.search.telemetry import LedgerCallback, OnEvent, TrialEvent
+from ichtune.search.trial_table import ledger_path, lock_path, write_trials
 from ichtune.space import Resources, Space
 from ichtune.training.crossval import check_size
 from ichtune.training.losses import find_loss
@@ -108,14 +108,15 @@ def run_search(
     ledger = Ledger(ledger_path(workspace.layout, name))
     start = time.monotonic()
     busy = f"search {name!r} is running already in {workspace.layout.root}; watch it with `ichtune leaderboard`"
-    with only_one(ledger.path.with_name(".lock"), busy):
+    with only_one(lock_path(workspace.layout, name), busy):
         ledger.open(_identity(workspace, space), {"space": space.resolved()})
         records = ledger.records()
         if any(not record.ended for record in records) or len(records) < n_trials:
             with ray_session(options.address, ledger.path.parent / "ray_token", dashboard=options.dashboard) as cluster:
                 if on_start is not None:
                     on_start(cluster, records)
-                _tune(workspace, space, options, ledger, n_trials, cluster, on_event)
+                tell = _table_writer(workspace, on_event)
+                _tune(workspace, space, options, ledger, n_trials, cluster, tell)
     write_trials(workspace.layout)
     time_s = options.time_s or space.search.time_s
     time_is_up = time_s is not None and time.monotonic() - start >= time_s
@@ -125,6 +126,18 @@ def run_search(
             f"all {len(result.records)} trials of search {name!r} failed, the last with: {result.records[-1].reason}"
         )
     return result
+
+
+def _table_writer(workspace: Workspace, on_event: OnEvent | None) -> OnEvent:
+    """Keep trials.parquet as new as the last trial that ended, so that a kill leaves it current."""
+
+    def tell(event: TrialEvent) -> None:
+        if event.kind != "epoch":
+            write_trials(workspace.layout)
+        if on_event is not None:
+            on_event(event)
+
+    return tell
 
 
 def check_space(workspace: Workspace, space: Space) -> None:
@@ -214,7 +227,7 @@ def _tune(
     ledger: Ledger,
     n_trials: int,
     cluster: Cluster,
-    on_event: OnEvent | None,
+    on_event: OnEvent,
 ) -> None:
     resources = trial_resources(space.resources, cluster.n_gpus)
     n_threads = max(1, math.floor(resources["cpu"]))

@@ -9,14 +9,23 @@ import pandas as pd
 
 from ichtune.errors import DataError
 from ichtune.layout import Layout
+from ichtune.locks import is_held
 from ichtune.recipe import Recipe
 from ichtune.search.ledger import FAILED, FINISHED, STOPPED, Ledger, TrialRecord
 from ichtune.tables import TRIALS, write_table
+
+#: What the leaderboard calls a trial without an end while its search runs.
+RUNNING = "running"
 
 
 def ledger_path(layout: Layout, search: str) -> Path:
     """Return where the ledger of a search lies."""
     return layout.searches / search / "ledger.jsonl"
+
+
+def lock_path(layout: Layout, search: str) -> Path:
+    """Return the file that is locked while a search runs."""
+    return layout.searches / search / ".lock"
 
 
 def all_records(layout: Layout) -> dict[str, list[TrialRecord]]:
@@ -67,9 +76,11 @@ def leaderboard(layout: Layout, search: str | None = None) -> list[dict[str, Any
     """
     rows = []
     for name, records in _chosen(layout, search).items():
+        is_running = is_held(lock_path(layout, name))
         for record in records:
             row = {key: value for key, value in _row(name, record).items() if key not in _LONG}
             row["best_loss"], row["last_loss"] = record.best_loss, record.last_loss
+            row["status"] = RUNNING if is_running and not record.ended else record.status
             rows.append({**record.parameters, **row})
     return sorted(rows, key=lambda row: (row["best_loss"] is None, row["best_loss"], row["search"], row["trial"]))
 

@@ -4,8 +4,9 @@ import pytest
 
 from ichtune.errors import DataError
 from ichtune.layout import Layout
+from ichtune.locks import only_one
 from ichtune.search.ledger import FAILED, FINISHED, INTERRUPTED, STOPPED, Ledger
-from ichtune.search.trial_table import leaderboard, ledger_path, winners, write_trials
+from ichtune.search.trial_table import leaderboard, ledger_path, lock_path, winners, write_trials
 from ichtune.tables import TRIALS, read_table
 
 
@@ -98,3 +99,12 @@ def test_a_searched_parameter_never_hides_a_figure(tmp_path, record):
     ledger.end(0, STOPPED)
 
     assert leaderboard(made)[0]["epochs"] == 1
+
+
+def test_a_trial_without_an_end_runs_while_its_search_does(layout):
+    with only_one(lock_path(layout, "windows"), "busy"):
+        running = {row["trial"]: row["status"] for row in leaderboard(layout)}
+    later = {row["trial"]: row["status"] for row in leaderboard(layout)}
+
+    assert (running[4], later[4]) == ("running", "interrupted")
+    assert {n: s for n, s in running.items() if n != 4} == {n: s for n, s in later.items() if n != 4}
