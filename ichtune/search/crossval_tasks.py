@@ -8,9 +8,10 @@ from typing import Any
 from ichtune.errors import NothingUsableError
 from ichtune.recipe import Recipe
 from ichtune.search.cluster import Cluster, ray_session
-from ichtune.search.study import MAX_FAILURES, check_data, device_of, n_concurrent, trial_resources
+from ichtune.search.study import MAX_FAILURES, check_data, n_concurrent, trial_resources, wants_gpu
 from ichtune.space import Resources
 from ichtune.training.crossval import FoldResult, assemble_run, finished_fold, fold_folder, train_fold
+from ichtune.training.loop import device_for
 from ichtune.workspace import Workspace
 
 #: Seconds between two looks at how far the folds are.
@@ -96,7 +97,7 @@ def _run_tasks(
     work = str(workspace.layout.root.resolve())
     pending = {
         remote.options(name=f"{task.recipe.recipe_id}|fold_{task.fold}|{task.recipe.summary}").remote(
-            work, task.recipe.to_dict(), task.fold, n_threads, device_of(asked)
+            work, task.recipe.to_dict(), task.fold, n_threads, wants_gpu(asked)
         ): task
         for task in waiting
     }
@@ -119,13 +120,13 @@ def _run_tasks(
         )
 
 
-def _train_fold(work: str, recipe: dict[str, Any], fold: int, n_threads: int, device: str) -> dict[str, Any]:
+def _train_fold(work: str, recipe: dict[str, Any], fold: int, n_threads: int, on_gpu: bool) -> dict[str, Any]:
     from dataclasses import asdict
 
     import torch
 
     torch.set_num_threads(n_threads)
-    return asdict(train_fold(Workspace(work), Recipe.from_dict(recipe), fold, torch.device(device)))
+    return asdict(train_fold(Workspace(work), Recipe.from_dict(recipe), fold, device_for(on_gpu)))
 
 
 def _first_cause(error: Exception) -> str:

@@ -33,7 +33,7 @@ class FoldTrial(tune.Trainable):
     """Trains ``config["recipe"]`` without each of ``config["folds"]`` in turn; a ``step`` is one epoch of all of them.
 
     The configuration holds ``work`` (workspace path), ``folder`` (of this trial), ``trial`` (number), ``folds``,
-    ``recipe``, ``n_threads`` and ``device``.
+    ``recipe``, ``n_threads`` and ``wants_gpu``.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -60,7 +60,7 @@ class FoldTrial(tune.Trainable):
         import torch
 
         from ichtune.training.crossval import fold_rows, open_batches
-        from ichtune.training.loop import TrainingRun
+        from ichtune.training.loop import TrainingRun, device_for
         from ichtune.workspace import Workspace
 
         torch.set_num_threads(int(config["n_threads"]))
@@ -69,7 +69,7 @@ class FoldTrial(tune.Trainable):
         data = open_batches(workspace, recipe)
         for fold in config["folds"]:
             rows = fold_rows(workspace, int(fold))
-            run = TrainingRun(recipe, data, rows.train, rows.valid, torch.device(config["device"]))
+            run = TrainingRun(recipe, data, rows.train, rows.valid, device_for(config["wants_gpu"]))
             if self._checkpoint(fold).is_file():
                 run.load(self._checkpoint(fold))
             self._runs[fold] = run

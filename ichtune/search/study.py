@@ -199,9 +199,9 @@ def trial_resources(resources: Resources, n_gpus: float) -> dict[str, float]:
     return {"cpu": resources.cpu or 1.0}
 
 
-def device_of(asked: dict[str, float]) -> str:
-    """Return where a task that asked for these resources computes; Ray hides no GPU from one that asked for none."""
-    return "cuda" if asked.get("gpu", 0) > 0 else "cpu"
+def wants_gpu(asked: dict[str, float]) -> bool:
+    """Return whether a task asked for a GPU; Ray hides none from one that did not."""
+    return asked.get("gpu", 0) > 0
 
 
 def n_concurrent(asked: dict[str, float], cluster: Cluster) -> int:
@@ -242,7 +242,7 @@ def _tune(
             "recipe": record.recipe.to_dict(),
             "summary": record.recipe.summary,
             "n_threads": n_threads,
-            "device": device_of(resources),
+            "wants_gpu": wants_gpu(resources),
         }
 
     records = ledger.records()

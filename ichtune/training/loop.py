@@ -51,6 +51,11 @@ def best_device() -> torch.device:
     return torch.device("cuda") if torch.cuda.is_available() else torch.device("cpu")
 
 
+def device_for(wants_gpu: bool) -> torch.device:
+    """Return the best device for work that asked for a GPU, and the CPU for work that did not."""
+    return best_device() if wants_gpu else torch.device("cpu")
+
+
 def check_recipe(recipe: Recipe) -> None:
     """Raise ``ConfigError`` now for any name in the recipe that no table knows, before time is spent."""
     check_architecture(recipe.architecture)

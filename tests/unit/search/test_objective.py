@@ -21,7 +21,7 @@ def config(session_workspace, tmp_path):
         "recipe": recipe.to_dict(),
         "summary": recipe.summary,
         "n_threads": 1,
-        "device": "cpu",
+        "wants_gpu": False,
     }
 
 

@@ -10,12 +10,13 @@ from ichtune.search.study import (
     SearchOptions,
     SearchResult,
     check_space,
-    device_of,
     n_concurrent,
     run_search,
     trial_resources,
+    wants_gpu,
 )
 from ichtune.space import FoldSettings, Resources, read_space
+from ichtune.training.loop import best_device, device_for
 
 
 def test_a_trial_asks_for_a_share_of_a_gpu_only_where_there_are_gpus():
@@ -61,9 +62,11 @@ def test_a_search_that_runs_already_is_not_joined_by_a_second(fake_workspace, sp
 
 
 def test_a_trial_computes_where_it_asked_to():
-    assert device_of({"cpu": 1.0}) == "cpu"
-    assert device_of({"gpu": 0.0, "cpu": 1.0}) == "cpu"
-    assert device_of({"gpu": 0.5, "cpu": 1.0}) == "cuda"
+    assert not wants_gpu({"cpu": 1.0})
+    assert not wants_gpu({"gpu": 0.0, "cpu": 1.0})
+    assert wants_gpu({"gpu": 0.5, "cpu": 1.0})
+    assert device_for(False).type == "cpu"
+    assert device_for(True) == best_device()
 
 
 def test_other_folds_than_the_workspace_has_are_refused(session_workspace, space):
