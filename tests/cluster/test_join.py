@@ -2,9 +2,11 @@
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -27,14 +29,36 @@ def cluster(tmp_path):
         "RAY_USAGE_STATS_ENABLED": "0",
     }
     environment = {**os.environ, **settings}
-    start = ["start", "--head", f"--port={PORT}", "--num-cpus=2", "--num-gpus=1", "--include-dashboard=false"]
+    start = [
+        "start",
+        "--head",
+        "--block",
+        f"--port={PORT}",
+        "--num-cpus=2",
+        "--num-gpus=1",
+        "--include-dashboard=false",
+    ]
     folder = tempfile.mkdtemp(prefix="ray")  # short: the names of Unix sockets may not exceed 107 bytes
-    ports = ["--dashboard-agent-listen-port=26365", f"--temp-dir={folder}"]
-    started = subprocess.run([RAY, *start, *ports], env=environment, capture_output=True, text=True)
-    assert started.returncode == 0, started.stdout + started.stderr
-    yield f"127.0.0.1:{PORT}", settings
-    subprocess.run([RAY, "stop", "--force"], env=environment, check=False, capture_output=True)
-    shutil.rmtree(folder, ignore_errors=True)
+    ports = ["--include-dashboard=false", "--dashboard-agent-listen-port=26365", f"--temp-dir={folder}"]
+    head = subprocess.Popen([RAY, *start, *ports], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    try:
+        wait_for_port(int(PORT), head)
+        yield f"127.0.0.1:{PORT}", settings
+    finally:
+        head.terminate()  # not `ray stop`, which would end every Ray on this machine
+        head.wait(timeout=60)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def wait_for_port(port: int, process: subprocess.Popen[bytes], timeout_s: float = 120) -> None:
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()[0].decode()
+        with socket.socket() as connection:
+            if connection.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.2)
+    raise AssertionError(f"nothing listens on port {port} after {timeout_s} s")
 
 
 def test_half_a_gpu_a_trial_on_a_cluster_that_is_joined(cluster, fake_workspace, start_search):
