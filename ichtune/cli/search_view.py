@@ -67,6 +67,7 @@ class SearchView:
         if not self._quiet and sys.stderr.isatty():
             self._live = _live()
             self._live.start()
+            self._live.update(self._live_table())
 
     def event(self, event: "TrialEvent") -> None:
         """Show one epoch or one end of a trial."""
