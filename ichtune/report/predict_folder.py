@@ -5,7 +5,6 @@ Dimension key: M members, T new slices, L labels.
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +18,8 @@ from ichtune.ensemble.equal_mean_logit import mean_of_logits
 from ichtune.ensemble.fitting import FittedBlend, fit_blend
 from ichtune.ensemble.members import Panel, load_panel
 from ichtune.ensemble.spec import BlendSpec
-from ichtune.errors import DataError, StorageError
-from ichtune.tables import P_COLUMNS
+from ichtune.errors import DataError
+from ichtune.tables import P_COLUMNS, whole_file
 from ichtune.training.crossval import open_batches
 from ichtune.training.loop import best_device
 from ichtune.training.predict import load_model, predict_rows
@@ -128,11 +127,5 @@ def write_predictions(predictions: FolderPredictions, path: Path) -> None:
     Raises:
         StorageError: the path may not be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as temporary:
         predictions.frame.to_csv(temporary, index=False, float_format="%.8f")
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise StorageError(f"cannot write {path}: {error.strerror or error}") from error

@@ -4,7 +4,6 @@ order.
 Dimension key: T predicted slices, W slices of the file, R rows, L labels.
 """
 
-import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import pyarrow.csv as pa_csv
 from ichtune.errors import ConflictError, DataError, StorageError, nearest
 from ichtune.labels import ANY, LABELS, SUBTYPES
 from ichtune.metrics import check_probabilities, prior_predictions
+from ichtune.tables import whole_file
 from ichtune.workspace import Workspace
 
 COLUMNS = ("ID", "Label")
@@ -242,22 +242,14 @@ def _check_values(rows: RowIds, value_R: np.ndarray) -> None:
 
 
 def _write(rows: RowIds, value_R: np.ndarray, path: Path) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     table = pa.table({"ID": rows.ids, "Label": value_R})
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StorageError(f"cannot make the folder {path.parent}: {error.strerror or error}") from error
     try:
-        with temporary.open("wb") as file:
+        with whole_file(path) as temporary, temporary.open("wb") as file:
             file.write(",".join(COLUMNS).encode() + b"\n")
             pa_csv.write_csv(table, file, pa_csv.WriteOptions(include_header=False, quoting_style="none"))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
     except pa.ArrowInvalid as error:
-        temporary.unlink(missing_ok=True)
         raise DataError(f"IDs must not hold commas, quotes or line breaks: {error}") from error
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise StorageError(f"cannot write {path}: {error.strerror or error}") from error

@@ -10,10 +10,8 @@ from typing import Any
 
 from ray import tune
 
-from ichtune.data.augment import find_augmentation
 from ichtune.errors import ConfigError, DataError, NothingUsableError
 from ichtune.locks import only_one
-from ichtune.models.create import check_architecture
 from ichtune.search.cluster import Cluster, ray_session
 from ichtune.search.ledger import FAILED, FINISHED, INTERRUPTED, STOPPED, Ledger, TrialRecord
 from ichtune.search.objective import FoldTrial
@@ -23,9 +21,7 @@ from ichtune.search.telemetry import LedgerCallback, OnEvent, TrialEvent
 from ichtune.search.trial_table import ledger_path, lock_path, write_trials
 from ichtune.space import Resources, Space
 from ichtune.training.crossval import check_size
-from ichtune.training.losses import find_loss
-from ichtune.training.lr_schedules import find_lr_schedule
-from ichtune.training.optimizers import find_optimizer
+from ichtune.training.loop import NAME_CHECKS
 from ichtune.workspace import Workspace
 
 #: Times that a trial whose worker died is taken up again, each time from its last whole epoch.
@@ -142,15 +138,7 @@ def _table_writer(workspace: Workspace, on_event: OnEvent | None) -> OnEvent:
 
 def check_space(workspace: Workspace, space: Space) -> None:
     """Refuse, before anything is spent, names that no table knows and folds that the workspace does not have."""
-    space.check_names(
-        {
-            "architecture": check_architecture,
-            "loss": find_loss,
-            "optimizer": find_optimizer,
-            "lr_schedule": find_lr_schedule,
-            "augmentation": find_augmentation,
-        }
-    )
+    space.check_names(NAME_CHECKS)
     with space.at("search", "algorithm"):
         find_searcher(space.search.algorithm)
     with space.at("search", "early_stop", "type"):

@@ -127,8 +127,7 @@ def winners(layout: Layout, n: int, search: str | None = None) -> list[Recipe]:
     finished = [r.recipe for r in ranked if r.status == FINISHED]
     stopped = [r.recipe for r in ranked if r.status == STOPPED]
     order = [*_unlike_first(finished), *_unlike_first(stopped)]
-    distinct = {recipe.recipe_id: recipe for recipe in reversed(order)}
-    return [distinct[recipe_id] for recipe_id in dict.fromkeys(recipe.recipe_id for recipe in order)][:n]
+    return list(dict.fromkeys(order))[:n]
 
 
 def _unlike_first(ranked: list[Recipe]) -> list[Recipe]:

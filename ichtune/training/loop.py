@@ -6,6 +6,7 @@ Dimension key: B batch, C channels, H height, W width, L labels, N slices.
 import hashlib
 import math
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -56,13 +57,20 @@ def device_for(wants_gpu: bool) -> torch.device:
     return best_device() if wants_gpu else torch.device("cpu")
 
 
+#: For each recipe key that names an entry of a table, what raises ``ConfigError`` for a name that is not there.
+NAME_CHECKS: dict[str, Callable[[str], object]] = {
+    "architecture": check_architecture,
+    "loss": find_loss,
+    "optimizer": find_optimizer,
+    "lr_schedule": find_lr_schedule,
+    "augmentation": find_augmentation,
+}
+
+
 def check_recipe(recipe: Recipe) -> None:
     """Raise ``ConfigError`` now for any name in the recipe that no table knows, before time is spent."""
-    check_architecture(recipe.architecture)
-    find_loss(recipe.loss)
-    find_optimizer(recipe.optimizer)
-    find_augmentation(recipe.augmentation)
-    find_lr_schedule(recipe.lr_schedule)
+    for key, check in NAME_CHECKS.items():
+        check(getattr(recipe, key))
 
 
 def _seed_everything(*entropy: int) -> None:
