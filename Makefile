@@ -38,7 +38,7 @@ demo: $(READY)  ## the whole job on generated data: demo/submission.csv, demo/re
 test: $(READY)  ## every test
 	$(BIN)/python -m pytest
 
-test-fast: $(READY)  ## the tests without Ray, processes and whole pipelines: under two minutes
+test-fast: $(READY)  ## the tests without Ray, processes and whole pipelines
 	$(BIN)/python -m pytest -m "not slow and not gpu"
 
 check: format-check lint types floors test  ## what CI runs: format, lint, types, import floors, tests
