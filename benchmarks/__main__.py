@@ -1,8 +1,8 @@
 """Run every benchmark and print one markdown row for each figure."""
 
-from benchmarks import input_pipeline
+from benchmarks import cache_reads, ingest, input_pipeline, prepare_memory
 
-BENCHMARKS = (input_pipeline,)
+BENCHMARKS = (ingest, cache_reads, prepare_memory, input_pipeline)
 
 
 def main() -> None:

@@ -61,6 +61,11 @@ class Layout:
         return self.root / "blends"
 
     @property
+    def inspect(self) -> Path:
+        """Folder of pictures of the prepared data."""
+        return self.root / "inspect"
+
+    @property
     def new(self) -> Path:
         """Folder of new DICOM folders that were predicted, each a workspace of its own."""
         return self.root / "new"

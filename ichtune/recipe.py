@@ -14,7 +14,8 @@ from ichtune.windows import WINDOW_SETS, Window, resolve_windows, window_set_nam
 
 #: Hexadecimal digits of a recipe_id: 48 bits, enough for a search of a million recipes.
 ID_DIGITS = 12
-
+#: What a slice may be cut to before it is resized: nothing, the head of its series, or what is bright in the slice.
+CROPS = ("none", "head", "tight")
 
 #: What a whole number without an upper bound may be.
 _LARGEST = 2**53
@@ -49,6 +50,7 @@ class Recipe:
         architecture: a name from ``ichtune.models.ARCHITECTURES`` or any timm name.
         windows: window set, by name or as [centre, width] pairs in HU; applied to raw HU in the batch.
         image_px: side of the square network input, pixels.
+        crop: what of a slice is seen, from ``CROPS``; ``ichtune prepare --crop`` computes it once.
         neighbours: slices of the same series on each side that are stacked as extra channels.
         loss: a name from ``ichtune.training.losses.LOSSES``.
         loss_weights: six weights in label order; (2, 1, 1, 1, 1, 1) is the metric itself.
@@ -72,6 +74,7 @@ class Recipe:
     architecture: str = "resnet18"
     windows: tuple[Window, ...] = WINDOW_SETS["brain_subdural_bone"]
     image_px: int = 224
+    crop: str = "none"
     neighbours: int = 0
     loss: str = "bce"
     loss_weights: tuple[float, ...] = METRIC_WEIGHTS
@@ -98,6 +101,8 @@ class Recipe:
                 object.__setattr__(self, field.name, _number(field.name, getattr(self, field.name), field.type))
             elif field.type is str and not isinstance(getattr(self, field.name), str):
                 raise ConfigError(f"recipe key {field.name!r} must be a name, got {getattr(self, field.name)!r}")
+        if self.crop not in CROPS:
+            raise ConfigError(f"recipe key 'crop' must be one of {', '.join(CROPS)}. {nearest(self.crop, CROPS)}")
         if not isinstance(self.pretrained, bool | str):
             raise ConfigError(f"recipe key 'pretrained' must be true, false or a path, got {self.pretrained!r}")
         if self.anneal_start < self.warmup:
@@ -121,7 +126,8 @@ class Recipe:
     def summary(self) -> str:
         """One short line for tables, logs and the dashboard."""
         neighbours = f"|±{self.neighbours}" if self.neighbours else ""
-        return f"{self.architecture}|{window_set_name(self.windows)}{neighbours}|{self.image_px}px|lr={self.lr:.1e}"
+        size = f"{self.image_px}px" + ("" if self.crop == CROPS[0] else f" {self.crop}")
+        return f"{self.architecture}|{window_set_name(self.windows)}{neighbours}|{size}|lr={self.lr:.1e}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for YAML or JSON; a window set that has a name is written by it."""

@@ -20,7 +20,7 @@ from ichtune.errors import DataError, StorageError
 from ichtune.labels import LABELS
 from ichtune.version import __version__
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 P_COLUMNS = tuple(f"p_{label}" for label in LABELS)
 
 
@@ -45,11 +45,15 @@ SLICES = TableSchema(
         "dicom_study_uid": "string",
         "series_instance_uid": "string",
         "path": "string",
+        "frame_number": "int32",
         "status": "string",
         "reason": "string",
         "slice_rank": "int32",
         "z_mm": "float64",
         "spacing_mm": "float64",
+        "n_at_position": "int32",
+        "instance_number": "float64",
+        "ordered_by": "string",
         "slice_thickness_mm": "float64",
         "tilt_deg": "float64",
         "pixel_spacing_mm": "float64",
@@ -58,6 +62,9 @@ SLICES = TableSchema(
         "encoding": "string",
         "repaired_12bit": "bool",
         "is_blank": "bool",
+        "content_hash": "string",
+        "near_hash": "string",
+        "padding_ignored": "bool",
         "is_labelled": "bool",
         **_LABEL_COLUMNS,
     },

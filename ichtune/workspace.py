@@ -1,6 +1,8 @@
 """Workspace: one folder with every table and file of a project, read through one object."""
 
 import json
+import math
+import shlex
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,7 @@ class Workspace:
 
     def __init__(self, path: str | Path) -> None:
         self.layout = Layout(Path(path))
+        self._opened: dict[str, HuCache] = {}
 
     def __repr__(self) -> str:
         return f"Workspace({str(self.layout.root)!r})"
@@ -72,20 +75,67 @@ class Workspace:
         slices = self.slices
         return slices[(slices["status"] == "ok") & ~slices["is_labelled"]]
 
-    @cached_property
+    @property
+    def caches(self) -> list[dict[str, Any]]:
+        """The HU caches of these slices: ``cache_id``, ``size_px`` (None for native) and ``crop`` of each."""
+        base = {"cache_id": self.about["cache_id"], "size_px": self.about.get("size_px"), "crop": "none"}
+        return list(self.about.get("caches") or [base])
+
+    @property
     def hu_cache(self) -> HuCache:
-        """The HU cache in use.
+        """The base cache: whole slices, at the size that was prepared first.
 
         Raises:
             DataError: it is absent or damaged, or has not one row for each slice.
         """
-        cache = HuCache(self.layout.hu / str(self.about["cache_id"]))
-        if cache.n_rows != len(self.slices):
+        return self._cache(str(self.about["cache_id"]))
+
+    def cache_for(self, image_px: int, crop: str = "none") -> HuCache:
+        """Return the cache to read for a network input: the smallest that need not be enlarged, else the largest.
+
+        Args:
+            image_px: side of the input, pixels.
+            crop: what of each slice is wanted, from ``recipe.CROPS``.
+
+        Raises:
+            DataError: no cache with this crop was prepared (the message names the command), or it is damaged.
+        """
+        fitting = [cache for cache in self.caches if cache["crop"] == crop]
+        if not fitting:
+            there = ", ".join(sorted({str(cache["crop"]) for cache in self.caches}))
             raise DataError(
-                f"the HU cache {cache.cache_id} has {cache.n_rows} rows, but {self.layout.slices} has "
-                f"{len(self.slices)}; run `ichtune prepare` again"
+                f"workspace {self.layout.root} has no cache with crop {crop!r}, only {there}; build it with "
+                f"`{self.prepare_command(image_px, crop)}`"
             )
-        return cache
+        size_of = {str(cache["cache_id"]): cache["size_px"] or math.inf for cache in fitting}
+        by_size = sorted(size_of, key=lambda cache_id: size_of[cache_id])
+        return self._cache(next((cache_id for cache_id in by_size if size_of[cache_id] >= image_px), by_size[-1]))
+
+    def prepare_command(self, size_px: int, crop: str) -> str:
+        """Return the command that adds a cache to this workspace and leaves tables and folds as they are."""
+        labels = (self.about.get("labels_csv") or {}).get("name")
+        given = {
+            "--labels": labels,
+            "--out": self.layout.root,
+            "--size": size_px,
+            "--crop": crop,
+            "--folds": self.about.get("k"),
+            "--seed": self.about.get("seed"),
+        }
+        options = [str(part) for flag, value in given.items() if value is not None for part in (flag, value)]
+        return shlex.join(["ichtune", "prepare", str(self.about.get("source_dir") or "DICOM_DIR"), *options])
+
+    def _cache(self, cache_id: str) -> HuCache:
+        """Open a cache once, and only if its rows are those of the SliceTable."""
+        if cache_id not in self._opened:
+            cache = HuCache(self.layout.hu / cache_id)
+            if cache.n_rows != len(self.slices):
+                raise DataError(
+                    f"the HU cache {cache.cache_id} has {cache.n_rows} rows, but {self.layout.slices} has "
+                    f"{len(self.slices)}; run `ichtune prepare` again"
+                )
+            self._opened[cache_id] = cache
+        return self._opened[cache_id]
 
     @cached_property
     def _row_of(self) -> dict[str, int]:

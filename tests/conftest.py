@@ -9,7 +9,15 @@ import pandas as pd
 import pytest
 
 from ichtune.data.folds import make_folds, write_folds
-from ichtune.data.hu_cache import CACHE_FORMAT, CACHE_JSON, HU_DTYPE, INDEX_DTYPE, INDEX_FILE, file_sha256
+from ichtune.data.hu_cache import (
+    CACHE_FORMAT,
+    CACHE_JSON,
+    INDEX_FILE,
+    file_checksum,
+    file_sha256,
+    index_of,
+    pack_slice,
+)
 from ichtune.labels import ANY, LABELS, SUBTYPES
 from ichtune.layout import Layout
 from ichtune.tables import LABEL_ISSUES, SLICES, write_json, write_table
@@ -87,21 +95,20 @@ def with_refused_and_duplicate(table: pd.DataFrame) -> pd.DataFrame:
 def write_hu_cache(folder: Path, slices: list[np.ndarray | None], size_px: int) -> None:
     """Write a cache of one shard, as ``ichtune.data.hu_cache`` describes it."""
     folder.mkdir(parents=True)
-    index = np.zeros(len(slices), dtype=INDEX_DTYPE)
-    held = [np.empty((0, 0), HU_DTYPE) if hu is None else hu.astype(HU_DTYPE) for hu in slices]
-    index["height"], index["width"] = [hu.shape[0] for hu in held], [hu.shape[1] for hu in held]
-    sizes = np.array([hu.size for hu in held])
-    index["offset"] = np.cumsum(sizes) - sizes
-    shard = folder / "00000.hu16"
-    shard.write_bytes(b"".join(hu.tobytes() for hu in held))
+    packed = [b"" if hu is None else pack_slice(hu) for hu in slices]
+    index = index_of(packed, [(0, 0) if hu is None else hu.shape for hu in slices])
+    shard = folder / "00000.hu.b2"
+    shard.write_bytes(b"".join(packed))
     np.save(folder / INDEX_FILE, index)
     about = {
         "cache_id": folder.name,
         "format": CACHE_FORMAT,
         "size_px": size_px,
+        "crop": "none",
+        "rows_id": f"rows of {folder.name}",
         "n_rows": len(index),
         "index_sha256": file_sha256(folder / INDEX_FILE),
-        "shards": [{"name": shard.name, "n_bytes": shard.stat().st_size, "sha256": file_sha256(shard)}],
+        "shards": [{"name": shard.name, "n_bytes": shard.stat().st_size, "checksum": file_checksum(shard)}],
     }
     write_json(about, folder / CACHE_JSON)
 
@@ -126,7 +133,7 @@ def write_fake_workspace(
     write_hu_cache(layout.hu / CACHE_ID, pixels, size_px)
     table[list(LABELS)] = table[list(LABELS)].where(table["is_labelled"], np.nan)
     empty = {
-        column: pd.Series(np.zeros(len(table)), dtype=dtype)
+        column: pd.Series(["" if dtype == "string" else 0] * len(table), dtype=dtype)
         for column, dtype in SLICES.columns.items()
         if column not in table
     }

@@ -4,6 +4,7 @@ import errno
 import logging
 import os
 import shlex
+import signal
 import sys
 import tempfile
 import traceback
@@ -14,8 +15,10 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from ichtune.cli.audit import audit
 from ichtune.cli.blend import blend
 from ichtune.cli.console import note, result
+from ichtune.cli.inspect import inspect
 from ichtune.cli.leaderboard import leaderboard
 from ichtune.cli.phantom import phantom
 from ichtune.cli.predict import predict
@@ -32,6 +35,8 @@ from ichtune.version import __version__
 COMMANDS: tuple[Callable[..., None], ...] = (
     phantom,
     prepare,
+    audit,
+    inspect,
     search,
     train,
     predict,
@@ -148,6 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run() -> None:
     """Run the process's command line and leave with its exit code: the entry point."""
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))  # ends as Ctrl-C does
     sys.exit(main())
 
 

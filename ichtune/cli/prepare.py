@@ -1,7 +1,9 @@
 """``ichtune prepare``: a folder of DICOM files and a label CSV become a workspace."""
 
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,13 +14,18 @@ from ichtune.errors import ConfigError
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from ichtune.data.cache_build import RunShards
+    from ichtune.data.cache_set import CacheNote, PrepareProgress
+    from ichtune.data.prepare import PrepareSpec
     from ichtune.data.prepare_summary import PrepareSummary
 
 NATIVE = "native"
 
 
 def prepare(
-    dicom_dir: Annotated[Path, typer.Argument(help="Folder with the DICOM files; sub-folders are searched too.")],
+    dicom_dir: Annotated[
+        Path, typer.Argument(help="Folder with the DICOM files, sub-folders and zip archives included; or one zip.")
+    ],
     labels: Annotated[
         Path | None,
         typer.Option(
@@ -31,7 +38,18 @@ def prepare(
         Path,
         typer.Option("--out", "--work", envvar="ICHTUNE_WORK", help="Workspace folder to write.", show_default=True),
     ] = DEFAULT_WORK,
-    size: Annotated[str, typer.Option("--size", help="Side of the cached slices in pixels, or 'native'.")] = "256",
+    size: Annotated[
+        str,
+        typer.Option("--size", help="Side of the cached slices in pixels, or 'native'; several as in 256,512."),
+    ] = "256",
+    crop: Annotated[
+        str,
+        typer.Option(
+            "--crop",
+            help="What the caches hold: 'none' (whole slices), 'head' (a box around the head of each series), "
+            "'tight' (a box around what is bright in each slice); several as in none,head.",
+        ),
+    ] = "none",
     folds: Annotated[
         int | None,
         typer.Option("--folds", help="Number of folds; 5 by default, fewer with fewer labelled patients."),
@@ -47,36 +65,40 @@ def prepare(
     processes: Annotated[
         int | None, typer.Option("--processes", help="Worker processes; all cores by default.")
     ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            "--address",
+            envvar="RAY_ADDRESS",
+            help="Ray cluster whose cores read the files instead; its machines must see DICOM_DIR and the workspace "
+            "under the same paths.",
+        ),
+    ] = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Read every DICOM file once: slice table, HU cache and patient folds.
 
     A file that cannot be read is a row with a reason, never missing. A run that was killed goes on where it
-    stopped; unchanged files are not read again.
+    stopped; unchanged files are not read again. Another size or crop of the same files adds a cache.
 
-    Example: ichtune prepare rsna/ --labels rsna/stage_2_train.csv --out work
+    Example: ichtune prepare rsna/ --labels rsna/stage_2_train.csv --out work --crop none,head
     """
-    from ichtune.data.cache_build import Progress
     from ichtune.data.prepare import PrepareSpec
-    from ichtune.data.prepare import prepare as run
 
+    sizes = [read_size(part) for part in size.split(",")]
     spec = PrepareSpec(
         dicom_dir=dicom_dir,
         labels=labels,
         out=out,
-        size_px=read_size(size),
+        size_px=sizes[0],
+        crops=tuple(part.strip() for part in crop.split(",")),
         sample_submission=sample_submission,
         k=folds,
         seed=seed,
         n_processes=processes,
     )
-    with console.progress("reading", unit="slices", quiet=quiet) as bar:
-
-        def show(progress: Progress) -> None:
-            bar.update(progress.n_done, progress.n_files, f"{progress.n_refused} refused")
-
-        summary = run(spec, show)
+    summary = _prepared([replace(spec, size_px=size_px) for size_px in sizes], address, quiet)
     for warning in summary.warnings:
         console.note(f"note: {warning}", quiet)
     if as_json:
@@ -84,6 +106,52 @@ def prepare(
         return
     console.result(summary_table(summary, out))
     console.result(next_command(summary, out))
+
+
+def _prepared(specs: "list[PrepareSpec]", address: str | None, quiet: bool) -> "PrepareSummary":
+    """Prepare each size in turn; the last summary tells of all of them, and of the time they took together."""
+    from ichtune.data.prepare import prepare as run
+
+    with _shards_on(address) as run_shards, StageBars(quiet) as bars:
+        summaries = [run(spec, bars.show, run_shards=run_shards) for spec in specs]
+    return replace(
+        summaries[-1],
+        seconds=sum(summary.seconds for summary in summaries),
+        cache_reused=all(summary.cache_reused for summary in summaries),
+    )
+
+
+def _shards_on(address: str | None) -> "AbstractContextManager[RunShards | None]":
+    if address is None:
+        return nullcontext()
+    from ichtune.search.shard_tasks import ray_shards
+
+    return ray_shards(address)
+
+
+class StageBars:
+    """A progress bar for each stage of a preparation, one after the other."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._quiet = quiet
+        self._open = ExitStack()
+        self._stage = ""
+
+    def __enter__(self) -> "StageBars":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._open.close()
+
+    def show(self, progress: "PrepareProgress") -> None:
+        """Move the bar of the stage; a new stage ends the bar of the one before."""
+        if progress.stage != self._stage:
+            self._open.close()
+            self._stage = progress.stage
+            self._bar = self._open.enter_context(console.progress(self._stage, unit="slices", quiet=self._quiet))
+        remarks = [f"{progress.n_refused:,} refused"] if progress.n_refused else []
+        remarks += [f"{progress.n_resumed:,} files were done before"] if progress.n_resumed else []
+        self._bar.update(progress.n_done, progress.n_all, ", ".join(remarks))
 
 
 def read_size(text: str) -> int | None:
@@ -97,7 +165,9 @@ def read_size(text: str) -> int | None:
     try:
         return int(text)
     except ValueError as error:
-        raise ConfigError(f"--size must be a number of pixels or {NATIVE!r}, got {text!r}; write --size 256") from error
+        raise ConfigError(
+            f"--size must be a number of pixels or {NATIVE!r}, got {text.strip()!r}; write --size 256"
+        ) from error
 
 
 def summary_table(summary: "PrepareSummary", out: Path) -> "Table":
@@ -114,21 +184,35 @@ def summary_table(summary: "PrepareSummary", out: Path) -> "Table":
 
 
 def _lines(summary: "PrepareSummary") -> list[tuple[str, int, str]]:
-    size = f"{summary.size_px} px" if summary.size_px else "native size"
-    how = "cache was there already" if summary.cache_reused else f"in {console.duration(summary.seconds)}"
+    how = "caches were there already" if summary.cache_reused else f"in {console.duration(summary.seconds)}"
     positives = ", ".join(f"{label} {n:,}" for label, n in summary.positive.items())
     lines: list[tuple[str, int, str]] = [
         ("files", summary.files, f"{summary.ignored:,} others ignored" if summary.ignored else ""),
-        ("usable slices", summary.slices, f"{size}, {how}"),
+        ("usable slices", summary.slices, how),
+        ("caches", len(summary.caches), ", ".join(_cache_text(note) for note in summary.caches)),
         ("series", summary.series, ""),
         ("patients", summary.patients, f"{summary.k} folds" if summary.k else "no folds"),
         ("labelled", summary.labelled, positives if summary.labelled else ""),
     ]
-    optional: dict[str, Any] = {"repaired 12-bit": summary.repaired_12bit, "blank": summary.blank}
-    lines += [(name, count, "") for name, count in optional.items() if count]
+    optional = [
+        ("repaired 12-bit", summary.repaired_12bit, ""),
+        ("blank", summary.blank, "kept"),
+        ("multi-frame files", summary.multi_frame, "a row a frame"),
+        ("padding kept", summary.padding_ignored, "slices whose padding value is one of tissue"),
+        ("known bad", summary.known_bad, "damaged in the competition's own files"),
+        ("uneven series", summary.uneven_spacing, "spacing varies"),
+        ("crowded series", summary.duplicate_positions, "several slices at one position"),
+        ("parted series", summary.stacks, "were of several orientations"),
+    ]
+    lines += [line for line in optional if line[1]]
     lines += [("refused", count, code) for code, count in summary.refused.items()]
     lines += [("label issue", count, issue) for issue, count in summary.label_issues.items()]
     return lines
+
+
+def _cache_text(note: "CacheNote") -> str:
+    size = f"{note['size_px']} px" if note["size_px"] else "native size"
+    return size if note["crop"] == "none" else f"{size} {note['crop']}"
 
 
 def next_command(summary: "PrepareSummary", out: Path) -> str:

@@ -41,7 +41,7 @@ def search(
     """
     from ichtune.cli.console import note, result, result_json
     from ichtune.cli.search_view import SearchView
-    from ichtune.search.study import SearchOptions, check_data, check_space, run_search
+    from ichtune.search.study import SearchOptions, check_data, check_space, inputs_of, run_search
     from ichtune.search.trial_table import leaderboard
     from ichtune.shipped import find_yaml
     from ichtune.space import n_configurations, read_space
@@ -51,7 +51,7 @@ def search(
     chosen = read_space(find_yaml(space, "search_spaces"))
     workspace = Workspace(work)
     check_space(workspace, chosen)
-    check_data(workspace)
+    check_data(workspace, inputs_of(chosen))
     time_s = None if time is None else read_time_s(time)
     options = SearchOptions(name, trials, time_s, concurrent, address, dashboard)
     count = n_configurations(chosen)

@@ -12,6 +12,7 @@ import pandas as pd
 
 from ichtune.data.augment import augment_batch
 from ichtune.data.hu_cache import HuCache
+from ichtune.data.neighbours import neighbour_rows
 from ichtune.data.resize import AIR_HU
 from ichtune.labels import LABELS
 
@@ -23,31 +24,6 @@ class Batch:
     hu_BCHW: np.ndarray
     y_BL: np.ndarray
     rows: np.ndarray
-
-
-def neighbour_rows(slices: pd.DataFrame, neighbours: int) -> np.ndarray:
-    """Find the cache rows of each slice and of its neighbours in the series.
-
-    A series' first and last slice repeat themselves where a neighbour is missing; a slice never takes a neighbour
-    from another series. Unreadable files have no rank, so the next readable slice is the neighbour.
-
-    Args:
-        slices: SliceTable, its index being cache rows 0..N-1.
-        neighbours: slices on each side.
-
-    Returns:
-        int64 (N, 2 * neighbours + 1); rows that are not usable hold -1.
-    """
-    table = np.full((len(slices), 2 * neighbours + 1), -1, dtype=np.int64)
-    usable = slices[slices["slice_rank"] >= 0].sort_values(["series_instance_uid", "slice_rank"], kind="stable")
-    rows = usable.index.to_numpy()
-    series = pd.factorize(usable["series_instance_uid"])[0]
-    first = np.searchsorted(series, series, side="left")
-    last = np.searchsorted(series, series, side="right") - 1
-    position = np.arange(len(rows))
-    for column, offset in enumerate(range(-neighbours, neighbours + 1)):
-        table[rows, column] = rows[np.clip(position + offset, first, last)]
-    return table
 
 
 class SliceBatches:

@@ -1,20 +1,25 @@
-"""The only reader of DICOM pixels: one CT slice of a file as Hounsfield units, or a reason why not.
+"""The only reader of DICOM pixels: CT slices of a file as Hounsfield units, or a reason why not.
 
-A refusal is a ``DataError`` whose message starts with one of ``REASONS`` and a colon. Values are never
-guessed: what is cut short, contradicts its header or has no known path to HU is refused, and nothing is ever
-filled in.
+A refusal starts with one of ``REASONS`` and a colon. Values are never guessed: what is cut short, contradicts
+its header or has no known path to HU is refused, and nothing is ever filled in.
 """
 
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from ichtune.data.dicom_header import SliceHeader
-from ichtune.data.dicom_parse import parse
-from ichtune.data.pixel_decoders import MAX_PIXELS, decode_pixels
+from ichtune.data.dicom_kinds import check_file, check_frame, is_multi_frame_ct
+from ichtune.data.dicom_parse import ParsedFile, parse
+from ichtune.data.enhanced_ct import check_frames, frame_header
+from ichtune.data.hounsfield import slice_hu
+from ichtune.data.pixel_decoders import decode_pixels
 from ichtune.errors import DataError
 
-#: Every code that a refused file can carry.
+#: Every code that a refused file or frame can carry.
 REASONS: tuple[str, ...] = (
     "not_dicom",
     "unreadable_file",
@@ -22,6 +27,8 @@ REASONS: tuple[str, ...] = (
     "bad_header",
     "not_ct_image",
     "localizer",
+    "derived_summary",
+    "not_axial",
     "multi_frame",
     "colour_image",
     "unsupported_pixels",
@@ -33,15 +40,46 @@ REASONS: tuple[str, ...] = (
     "truncated_pixel_data",
     "pixel_data_length",
     "undecodable_pixels",
+    "decoder_timed_out",
+    "decoder_died",
 )
-#: A file larger than this is no single CT slice and is not read into memory.
-MAX_FILE_BYTES = 256 * 1024 * 1024
+#: A file larger than this is not read into memory; a thousand frames of 512 x 512 fit.
+MAX_FILE_BYTES = 512 * 1024 * 1024
 
-_CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
-_ENHANCED_CT = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
-_HU_TYPES = {"", "HU", "HU_MOD", "US"}
-_BROKEN_12BIT_SHIFT = 1000
-_INT16 = np.iinfo(np.int16)
+
+@dataclass(frozen=True)
+class SliceReading:
+    """What one frame of one file gave.
+
+    Attributes:
+        header: the frame's header, None where nothing of the file could be parsed.
+        hu: int16 (H, W), HU; None when refused.
+        reason: ``""``, or why the slice was refused: a code of ``REASONS``, a colon, words.
+        padding_ignored: the header calls stored values padding that stand for tissue; they were kept.
+    """
+
+    header: SliceHeader | None
+    hu: np.ndarray | None
+    reason: str
+    padding_ignored: bool = False
+
+
+def read_slices(data: bytes) -> Iterator[SliceReading]:
+    """Read every slice of one file, one frame at a time.
+
+    Args:
+        data: the whole file.
+
+    Yields:
+        One reading a frame, one in all for a plain file and for one that is refused as a whole. A frame that
+        cannot be read is a refused reading, and the next one is tried.
+    """
+    try:
+        parsed = parse(data)
+    except DataError as error:
+        yield SliceReading(None, None, str(error))
+        return
+    yield from _readings(parsed)
 
 
 class DicomFile:
@@ -59,10 +97,10 @@ class DicomFile:
         self.header: SliceHeader = self._parsed.header
 
     def hu(self) -> np.ndarray:
-        """Return the slice in Hounsfield units.
+        """Return the slice, the first one of a multi-frame file, in Hounsfield units.
 
-        Stored values outside the field of view (-2000 in much of the competition) are kept as they are, below
-        air: windows clip them, and the cache lifts them to air before it resizes. Values outside int16
+        Stored values outside the field of view that lie below air (-2000 in much of the competition) are kept
+        as they are: windows clip them, and the cache lifts them to air before it resizes. Values outside int16
         saturate.
 
         Returns:
@@ -71,9 +109,10 @@ class DicomFile:
         Raises:
             DataError: the message starts with one of ``REASONS``.
         """
-        check_is_ct_slice(self.header, self._parsed.pixel_data is not None)
-        stored = mask_stored_bits(decode_pixels(self._parsed), self.header)
-        return hounsfield(stored, self.header)
+        reading = next(_readings(self._parsed))
+        if reading.hu is None:
+            raise DataError(reading.reason)
+        return reading.hu
 
 
 def read_header(path: Path) -> SliceHeader:
@@ -106,106 +145,47 @@ def read_bytes(path: Path) -> bytes:
     """
     try:
         with path.open("rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
+            size = os.fstat(file.fileno()).st_size
+            data = file.read(MAX_FILE_BYTES + 1) if size <= MAX_FILE_BYTES else b""
     except FileNotFoundError as error:
         if path.is_symlink():
             raise DataError("unreadable_file: a link to a file that is not there") from error
         raise
     except OSError as error:
         raise DataError(f"unreadable_file: {error.strerror or type(error).__name__}") from error
-    if len(data) > MAX_FILE_BYTES:
-        raise DataError(f"unreadable_file: larger than {MAX_FILE_BYTES >> 20} MiB, no single slice")
+    if max(size, len(data)) > MAX_FILE_BYTES:
+        raise DataError(f"unreadable_file: larger than {MAX_FILE_BYTES >> 20} MiB, no single slice or scan")
     return data
 
 
-def check_is_ct_slice(header: SliceHeader, has_pixel_data: bool = True) -> None:
-    """Refuse whatever is not one plain CT slice in Hounsfield units, before a pixel is decoded.
-
-    Raises:
-        DataError: the message starts with one of ``REASONS``.
-    """
-    _check_kind(header)
-    if not has_pixel_data:
-        raise DataError("no_pixel_data: the file holds no PixelData, or ends before it")
-    _check_pixel_module(header)
-    if header.rescale_intercept is None:
-        raise DataError("no_rescale: RescaleIntercept is missing, so stored values cannot be turned into HU")
-    if header.rescale_slope == 0:
-        raise DataError("bad_header: RescaleSlope must not be 0")
-    if header.rescale_type.upper() not in _HU_TYPES:
-        raise DataError(f"not_hounsfield: RescaleType is {header.rescale_type[:16]!r}, expected HU")
-
-
-def _check_kind(header: SliceHeader) -> None:
-    if header.sop_class_uid in _ENHANCED_CT or header.n_frames > 1:
-        raise DataError(f"multi_frame: {header.n_frames} frames in one file; split it into single-frame CT first")
-    if header.sop_class_uid not in ("", _CT_IMAGE):
-        raise DataError(f"not_ct_image: SOP class {header.sop_class_uid[:64]}, expected CT Image Storage")
-    if header.modality != "CT":
-        raise DataError(f"not_ct_image: modality {header.modality[:16]!r}, expected 'CT'")
-    if any(part.upper().startswith(("LOCALIZER", "SCOUT")) for part in header.image_type):
-        raise DataError("localizer: ImageType says that this is a localizer, no slice")
+def _readings(parsed: ParsedFile) -> Iterator[SliceReading]:
+    header = parsed.header
+    try:
+        check_file(header, parsed.pixel_data is not None)
+        if parsed.problem:
+            raise DataError(parsed.problem)
+        is_multi_frame = is_multi_frame_ct(header)
+        if is_multi_frame:
+            check_frames(header, parsed.groups)
+    except DataError as error:
+        yield SliceReading(header, None, str(error))
+        return
+    if not is_multi_frame:
+        yield _reading(parsed, header, 0)
+        return
+    for frame in range(max(header.n_frames, 1)):
+        try:
+            of_frame = frame_header(header, parsed.groups, frame)
+        except DataError as error:
+            yield SliceReading(replace(header, frame_number=frame + 1), None, str(error))
+        else:
+            yield _reading(parsed, of_frame, frame)
 
 
-def _check_pixel_module(header: SliceHeader) -> None:
-    photometric = header.photometric_interpretation.upper()
-    if header.samples_per_pixel != 1 or photometric not in ("", "MONOCHROME1", "MONOCHROME2"):
-        raise DataError(
-            f"colour_image: {header.samples_per_pixel} samples a pixel, {photometric[:16] or 'unknown'}, "
-            "expected one MONOCHROME sample"
-        )
-    rows, columns = header.rows_px, header.columns_px
-    if not (rows > 0 and columns > 0 and rows * columns <= MAX_PIXELS):
-        raise DataError(f"absurd_matrix: {rows} x {columns} pixels, expected 1 to {MAX_PIXELS} in all")
-    allocated, stored, high = header.bits_allocated, header.bits_stored, header.high_bit
-    if allocated not in (8, 16) or header.pixel_representation not in (0, 1):
-        raise DataError(
-            f"unsupported_pixels: {allocated} bits allocated, expected 8 or 16; pixel representation "
-            f"{header.pixel_representation}, expected 0 or 1"
-        )
-    if not (1 < stored <= allocated and stored - 1 <= high < allocated):
-        raise DataError(f"bad_header: {stored} bits stored with high bit {high} do not fit in {allocated} bits")
-
-
-def mask_stored_bits(stored: np.ndarray, header: SliceHeader) -> np.ndarray:
-    """Keep only the stored bits and extend the sign.
-
-    Args:
-        stored: uint8 or uint16 (H, W) bit patterns as they lie in the file.
-        header: says how many bits count and whether they are signed.
-
-    Returns:
-        uint16 or int16 (H, W).
-
-    Source: DICOM PS3.3 C.7.6.3.1: bits outside BitsStored may hold anything, overlays for instance.
-    """
-    pattern = stored.astype(np.uint16, copy=False)
-    below = header.high_bit + 1 - header.bits_stored
-    above = 16 - header.bits_stored
-    if below:
-        pattern = pattern >> np.uint16(below)
-    if header.is_signed:
-        return (pattern << np.uint16(above)).view(np.int16) >> np.int16(above) if above else pattern.view(np.int16)
-    return pattern & np.uint16(0xFFFF >> above) if above else pattern
-
-
-def hounsfield(stored: np.ndarray, header: SliceHeader) -> np.ndarray:
-    """Turn stored values into HU, repairing wrapped 12-bit files.
-
-    Args:
-        stored: uint16 or int16 (H, W), masked.
-        header: slope, intercept, and whether the file is a broken 12-bit one.
-
-    Returns:
-        int16 (H, W), HU; a fraction is rounded to the nearest integer, values outside int16 saturate.
-    """
-    slope = 1.0 if header.rescale_slope is None else header.rescale_slope
-    intercept = float(header.rescale_intercept or 0.0)
-    if header.is_broken_12bit:
-        stored = (stored + np.uint16(_BROKEN_12BIT_SHIFT)) & np.uint16(0x0FFF)
-        intercept = -float(_BROKEN_12BIT_SHIFT)
-    if slope == 1.0 and intercept.is_integer() and abs(intercept) <= _INT16.max:
-        low, high = int(stored.min()) + int(intercept), int(stored.max()) + int(intercept)
-        if _INT16.min <= low and high <= _INT16.max:  # then arithmetic modulo 2**16 is exact
-            return stored.view(np.int16) + np.int16(intercept)
-    return np.rint(np.clip(stored * slope + intercept, _INT16.min, _INT16.max)).astype(np.int16)
+def _reading(parsed: ParsedFile, header: SliceHeader, frame: int) -> SliceReading:
+    try:
+        check_frame(header)
+        hu, padding_ignored = slice_hu(decode_pixels(parsed, frame), header)
+    except DataError as error:
+        return SliceReading(header, None, str(error))
+    return SliceReading(header, hu, "", padding_ignored)

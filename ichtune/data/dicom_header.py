@@ -5,64 +5,65 @@ Values are parsed from their raw bytes: string-typed numbers, repeated values an
 then follow one rule.
 """
 
-import struct
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileDataset
 
-from ichtune.errors import DataError
+from ichtune.data.tag_values import RawValue, TagValues
 
-
-class Tag(NamedTuple):
-    """One allowed tag: its number and whether its value is text or numbers."""
-
-    number: int
-    is_number: bool = False
-
-
-TAGS: dict[str, Tag] = {
-    "image_type": Tag(0x00080008),
-    "sop_class_uid": Tag(0x00080016),
-    "sop_instance_uid": Tag(0x00080018),
-    "modality": Tag(0x00080060),
-    "patient_id": Tag(0x00100020),
-    "slice_thickness": Tag(0x00180050, True),
-    "gantry_tilt": Tag(0x00181120, True),
-    "study_instance_uid": Tag(0x0020000D),
-    "series_instance_uid": Tag(0x0020000E),
-    "instance_number": Tag(0x00200013, True),
-    "image_position": Tag(0x00200032, True),
-    "image_orientation": Tag(0x00200037, True),
-    "slice_location": Tag(0x00201041, True),
-    "samples_per_pixel": Tag(0x00280002, True),
-    "photometric_interpretation": Tag(0x00280004),
-    "number_of_frames": Tag(0x00280008, True),
-    "rows": Tag(0x00280010, True),
-    "columns": Tag(0x00280011, True),
-    "pixel_spacing": Tag(0x00280030, True),
-    "bits_allocated": Tag(0x00280100, True),
-    "bits_stored": Tag(0x00280101, True),
-    "high_bit": Tag(0x00280102, True),
-    "pixel_representation": Tag(0x00280103, True),
-    "rescale_intercept": Tag(0x00281052, True),
-    "rescale_slope": Tag(0x00281053, True),
-    "rescale_type": Tag(0x00281054),
+#: Every tag that is read, by the name that the code calls it. Sequences are entered by ``enhanced_ct`` alone.
+TAGS: dict[str, int] = {
+    "image_type": 0x00080008,
+    "sop_class_uid": 0x00080016,
+    "sop_instance_uid": 0x00080018,
+    "modality": 0x00080060,
+    "frame_type": 0x00089007,  # of single frames only
+    "patient_id": 0x00100020,
+    "slice_thickness": 0x00180050,
+    "gantry_tilt": 0x00181120,
+    "study_instance_uid": 0x0020000D,
+    "series_instance_uid": 0x0020000E,
+    "instance_number": 0x00200013,
+    "image_position": 0x00200032,
+    "image_orientation": 0x00200037,
+    "slice_location": 0x00201041,
+    "samples_per_pixel": 0x00280002,
+    "photometric_interpretation": 0x00280004,
+    "number_of_frames": 0x00280008,
+    "rows": 0x00280010,
+    "columns": 0x00280011,
+    "pixel_spacing": 0x00280030,
+    "bits_allocated": 0x00280100,
+    "bits_stored": 0x00280101,
+    "high_bit": 0x00280102,
+    "pixel_representation": 0x00280103,
+    "pixel_padding_value": 0x00280120,
+    "pixel_padding_range_limit": 0x00280121,
+    "rescale_intercept": 0x00281052,
+    "rescale_slope": 0x00281053,
+    "rescale_type": 0x00281054,
 }
-_BINARY_FORMATS = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "FL": "f", "FD": "d", "SV": "q", "UV": "Q"}
-#: Tags that hold a 16-bit count: their form where an implicit header does not say it.
-_COUNTS = {
-    "samples_per_pixel",
-    "rows",
-    "columns",
-    "bits_allocated",
-    "bits_stored",
-    "high_bit",
-    "pixel_representation",
-}
-_MAX_TEXT = 256
+#: Tags that hold a 16-bit number: their form where an implicit header does not say it.
+_COUNTS = frozenset(
+    {
+        "samples_per_pixel",
+        "rows",
+        "columns",
+        "bits_allocated",
+        "bits_stored",
+        "high_bit",
+        "pixel_representation",
+        "pixel_padding_value",
+        "pixel_padding_range_limit",
+    }
+)
+
+
+_NAN = float("nan")
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,10 @@ class SliceHeader:
         image_orientation: ImageOrientationPatient, direction of a row and of a column.
         pixel_spacing_mm: distance between rows and between columns.
         tilt_deg: gantry tilt as the header states it.
+        pixel_padding_value: what pixels outside the field of view are stored as, as the header writes it: a
+            negative value may be stated as an unsigned one.
+        pixel_padding_range_limit: the other end of the range of such values.
+        frame_number: which frame of a multi-frame file this is, from 1; 1 for a plain file.
     """
 
     sop_instance_uid: str
@@ -103,6 +108,9 @@ class SliceHeader:
     pixel_representation: int
     rescale_slope: float | None
     rescale_intercept: float | None
+    pixel_padding_value: float | None = None
+    pixel_padding_range_limit: float | None = None
+    frame_number: int = 1
 
     @property
     def is_signed(self) -> bool:
@@ -133,16 +141,25 @@ def header_of(dataset: FileDataset) -> SliceHeader:
     Raises:
         DataError: ``bad_header: ...``, a tag that is needed holds no number.
     """
-    value = _Values(dataset)
     meta = dataset.file_meta
+    syntax, media_class = (str(meta.get(word, "")) for word in ("TransferSyntaxUID", "MediaStorageSOPClassUID"))
+    return header_from(tag_values(dataset), syntax, media_class)
+
+
+def header_from(value: TagValues, transfer_syntax_uid: str, media_sop_class_uid: str) -> SliceHeader:
+    """Build the header from the allowed tags and the two values that are needed of the file meta information.
+
+    Raises:
+        DataError: ``bad_header: ...``, a tag that is needed holds no number.
+    """
     bits_allocated = value.count("bits_allocated", 0)
     bits_stored = value.count("bits_stored", bits_allocated)
     return SliceHeader(
         sop_instance_uid=value.text("sop_instance_uid"),
-        sop_class_uid=value.text("sop_class_uid") or str(meta.get("MediaStorageSOPClassUID", "")),
-        transfer_syntax_uid=str(meta.get("TransferSyntaxUID", "")),
+        sop_class_uid=value.text("sop_class_uid") or media_sop_class_uid,
+        transfer_syntax_uid=transfer_syntax_uid,
         modality=value.text("modality"),
-        image_type=tuple(value.texts("image_type")),
+        image_type=value.texts("image_type"),
         patient_id=value.text("patient_id"),
         dicom_study_uid=value.text("study_instance_uid"),
         series_instance_uid=value.text("series_instance_uid"),
@@ -165,88 +182,48 @@ def header_of(dataset: FileDataset) -> SliceHeader:
         pixel_representation=value.count("pixel_representation", 0),
         rescale_slope=value.scalar("rescale_slope"),
         rescale_intercept=value.scalar("rescale_intercept"),
+        pixel_padding_value=value.optional("pixel_padding_value"),
+        pixel_padding_range_limit=value.optional("pixel_padding_range_limit"),
     )
 
 
-class _Values:
-    """Allowed tags of one data set, by name, parsed from their raw bytes."""
+def slice_normal(orientation: tuple[float, ...] | None) -> tuple[float, float, float]:
+    """Return the unit normal of a slice, row times column direction; NaN without a sound orientation.
 
-    def __init__(self, dataset: Dataset) -> None:
-        self._dataset = dataset
+    Source: DICOM PS3.3 C.7.6.2.1.1.
+    """
+    if orientation is None:
+        return (_NAN, _NAN, _NAN)
+    a, b, c, d, e, f = orientation
+    x, y, z = b * f - c * e, c * d - a * f, a * e - b * d
+    length = math.sqrt(x * x + y * y + z * z)
+    if not 0.5 < length < 2.0:  # row and column directions are parallel or no unit vectors
+        return (_NAN, _NAN, _NAN)
+    return (x / length, y / length, z / length)
 
-    def texts(self, name: str) -> list[str]:
-        element: Any = self._dataset.get_item(TAGS[name].number)
+
+def values_from(found: dict[str, RawValue], is_little_endian: bool) -> TagValues:
+    """Wrap raw values found under the names of ``TAGS``."""
+    return TagValues(found, is_little_endian, _COUNTS)
+
+
+def tag_values(dataset: Dataset, names: Iterable[str] = TAGS) -> TagValues:
+    """Collect allowed tags of a parsed data set, or of an item of a sequence, as raw bytes."""
+    found: dict[str, RawValue] = {}
+    is_little_endian = True
+    for name in names:
+        element: Any = dataset.get_item(TAGS[name])
         if element is None or element.value is None:
-            return []
-        raw = element.value
-        if isinstance(element, RawDataElement) and isinstance(raw, bytes):
-            return _texts_of(raw, _binary_format(name, element), element.is_little_endian)
-        parts = raw if isinstance(raw, Sequence) and not isinstance(raw, str) else [raw]
-        return [str(part) for part in parts]
-
-    def text(self, name: str) -> str:
-        return next(iter(self.texts(name)), "")
-
-    def numbers(self, name: str) -> list[float]:
-        try:
-            return [float(text) for text in self.texts(name) if text]
-        except ValueError as error:
-            raise DataError(f"bad_header: {name} must be a number, it holds text") from error
-
-    def scalar(self, name: str) -> float | None:
-        """One number; a repeated tag is fine as long as its values agree."""
-        values = self.numbers(name)
-        if len(set(values)) > 1:
-            raise DataError(f"bad_header: {name} must be one number, got {len(values)} different ones")
-        if not values:
-            return None
-        if not -1e30 < values[0] < 1e30:
-            raise DataError(f"bad_header: {name} must be a finite number, got {values[0]}")
-        return values[0]
-
-    def count(self, name: str, default: int) -> int:
-        value = self.scalar(name)
-        if value is None:
-            return default
-        if value != int(value) or value < 0:
-            raise DataError(f"bad_header: {name} must be a whole number, got {value:g}")
-        return int(value)
-
-    def optional(self, name: str) -> float | None:
-        """A number that is only a description: one that cannot be read counts as absent."""
-        try:
-            return self.scalar(name)
-        except DataError:
-            return None
-
-    def vector(self, name: str, length: int) -> tuple[float, ...] | None:
-        try:
-            values = self.numbers(name)
-        except DataError:
-            return None
-        finite = len(values) == length and all(-1e9 < value < 1e9 for value in values)
-        return tuple(values) if finite else None
+            continue
+        if isinstance(element, RawDataElement) and isinstance(element.value, bytes):
+            is_little_endian = element.is_little_endian
+            found[name] = (element.VR, element.value)
+        else:
+            found[name] = ("LO", _as_text(element.value))
+    return values_from(found, is_little_endian)
 
 
-def _binary_format(name: str, element: RawDataElement) -> str | None:
-    """The struct code of a value that is not text."""
-    vr = element.VR
-    if vr is None or vr == "UN":
-        return "H" if name in _COUNTS else None
-    return _BINARY_FORMATS.get(vr)
-
-
-def _texts_of(raw: bytes, binary_format: str | None, is_little_endian: bool) -> list[str]:
-    if binary_format is None:
-        text = _decoded(raw[: _MAX_TEXT * 8]).strip(" \0\t\r\n")
-        return [part.strip(" \0\t\r\n")[:_MAX_TEXT] for part in text.split("\\")] if text else []
-    code = ("<" if is_little_endian else ">") + binary_format
-    size = struct.calcsize(code)
-    return [repr(struct.unpack_from(code, raw, offset)[0]) for offset in range(0, len(raw) - size + 1, size)][:16]
-
-
-def _decoded(raw: bytes) -> str:
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError:
-        return raw.decode("latin-1")
+def _as_text(value: Any) -> bytes:
+    """A value that was parsed already, in the form in which a file would hold it."""
+    parts = value if isinstance(value, Sequence) and not isinstance(value, str | bytes) else [value]
+    return "\\".join(str(part) for part in parts).encode("utf-8", "replace")

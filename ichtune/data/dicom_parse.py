@@ -6,45 +6,28 @@ are not copied, a truncated file keeps its header, and a deflated file cannot in
 
 import io
 import struct
-import warnings
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydicom import dcmread
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import FileDataset
-from pydicom.errors import InvalidDicomError
 
+from ichtune.data.deflated import MAX_PIXEL_BYTES, MAX_TRAILING_BYTES, DeflatedFile
 from ichtune.data.dicom_header import TAGS, SliceHeader, header_of
+from ichtune.data.dicom_scan import EXPLICIT_LITTLE, file_meta, scan
+from ichtune.data.enhanced_ct import GROUP_SEQUENCES, FunctionalGroups, functional_groups
+from ichtune.data.parse_errors import unreadable_headers
 from ichtune.errors import DataError
 
-#: An inflated data set larger than this holds no single slice.
-MAX_INFLATED_BYTES = 64 * 1024 * 1024
-
-_DEFLATED = b"1.2.840.10008.1.2.1.99"
-_EXPLICIT_LITTLE = b"1.2.840.10008.1.2.1\0\0\0"
-_META_LENGTH = slice(132, 144)  # (0002,0000) UL 4, the first element after the DICM mark
+_DEFLATED = "1.2.840.10008.1.2.1.99"
+#: Where the transfer syntax of a file is stated, if it is.
+_META_PLACE = slice(0, 4096)
 _UNDEFINED_LENGTH = 0xFFFFFFFF
 _LONG_VRS = (b"OB", b"OW", b"OF", b"OD", b"UN", b"OL", b"OV")
 _PIXEL_DATA = (0x7FE0, 0x0010)
-#: What the parser raises on damaged bytes.
-_PARSE_ERRORS = (
-    InvalidDicomError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    ArithmeticError,
-    EOFError,
-    OSError,
-    struct.error,
-    zlib.error,
-    NotImplementedError,
-    RecursionError,
-    MemoryError,
-)
+_PIXEL_HEAD_BYTES = 12
+_WANTED_TAGS: list[Any] = [*TAGS.values(), *GROUP_SEQUENCES]
 
 
 @dataclass(frozen=True)
@@ -57,12 +40,19 @@ class ParsedFile:
             in a file that was cut short.
         is_encapsulated: whether that value is a sequence of compressed fragments.
         is_big_endian: whether multi-byte values are stored big-endian.
+        pixel_data_bytes: the length that PixelData declares, which a file that was cut short does not hold; 0
+            without one and where it is undefined.
+        groups: what the file says about its frames one by one; None in a plain file.
+        problem: why the pixels must not be used although the header could be read, ``""`` normally.
     """
 
     header: SliceHeader
     pixel_data: memoryview | None
     is_encapsulated: bool
     is_big_endian: bool
+    pixel_data_bytes: int
+    groups: FunctionalGroups | None = field(default=None, compare=False)
+    problem: str = ""
 
 
 def is_dicom(head: bytes) -> bool:
@@ -87,64 +77,86 @@ def parse(data: bytes) -> ParsedFile:
     """
     if not is_dicom(data[:256]):
         raise DataError("not_dicom: neither the DICM mark nor a DICOM tag at the start")
-    with _parsing():
-        data = _inflated(data)
-        stream = io.BytesIO(data)
-        tags: list[Any] = [tag.number for tag in TAGS.values()]
-        dataset = dcmread(stream, force=True, stop_before_pixels=True, specific_tags=tags)
-        header = header_of(dataset)
-    if len(dataset) == 0:
-        raise DataError("unreadable_header: not one of the tags that describe an image could be read")
-    is_implicit, is_little = _encoding(dataset)
-    value, is_encapsulated = _pixel_value(memoryview(data), stream.tell(), is_implicit, is_little)
-    return ParsedFile(header, value, is_encapsulated, not is_little)
+    scanned = scan(data)
+    if scanned is not None:
+        value = _pixel_value(memoryview(data), scanned.pixels_at, scanned.is_implicit, True)
+        return ParsedFile(scanned.header, value[0], value[1], False, value[2])
+    meta = file_meta(data)
+    if meta is not None and meta.transfer_syntax_uid == _DEFLATED:
+        return _parse_deflated(data, meta.end)
+    if meta is None and _DEFLATED.encode() in data[_META_PLACE]:
+        raise DataError("unreadable_header: a deflated file with damaged file meta information")
+    return parse_with_pydicom(data)
 
 
-@contextmanager
-def _parsing() -> Iterator[None]:
-    """No warning is printed, and what damaged bytes raise becomes a DataError without their content."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    except DataError:
-        raise
-    except _PARSE_ERRORS as error:
-        raise DataError(f"unreadable_header: {type(error).__name__} while parsing") from error
+def parse_with_pydicom(data: bytes) -> ParsedFile:
+    """Parse any file that is not deflated, without the scan of plain ones.
+
+    Raises:
+        DataError: the message starts with ``unreadable_header`` or ``bad_header``.
+    """
+    stream = io.BytesIO(data)
+    header, groups, (is_implicit, is_little) = _read_header(stream)
+    value, is_encapsulated, n_bytes = _pixel_value(memoryview(data), stream.tell(), is_implicit, is_little)
+    return ParsedFile(header, value, is_encapsulated, not is_little, n_bytes, groups)
+
+
+def _parse_deflated(data: bytes, meta_end: int) -> ParsedFile:
+    """Inflate the header, then as much as the pixels that it declares may take, and a row more to see too many."""
+    # same length, so that nothing moves; to the parser the inflated file is an ordinary one
+    meta = data[:meta_end].replace(_DEFLATED.encode(), EXPLICIT_LITTLE.encode() + b"\0\0\0")
+    stream = DeflatedFile(meta, memoryview(data)[meta_end:])
+    header, groups, _ = _read_header(stream)
+    pixels_at = stream.tell()
+    row_bytes = header.columns_px * header.bits_allocated // 8
+    declared_bytes = row_bytes * header.rows_px * max(header.n_frames, 1)
+    is_too_large = declared_bytes > MAX_PIXEL_BYTES
+    wanted_bytes = 0 if is_too_large else declared_bytes + row_bytes
+    inflated = stream.up_to(pixels_at + _PIXEL_HEAD_BYTES + wanted_bytes)
+    value, is_encapsulated, n_bytes = _pixel_value(inflated, pixels_at, False, True)
+    problem = ""
+    if is_too_large:
+        problem = f"absurd_matrix: deflated pixels of {declared_bytes} bytes, expected at most {MAX_PIXEL_BYTES}"
+    elif not stream.ends_by(pixels_at + _PIXEL_HEAD_BYTES + wanted_bytes + MAX_TRAILING_BYTES):
+        problem = "pixel_data_length: the deflated file goes on far beyond its pixels"
+    return ParsedFile(header, value, is_encapsulated, False, n_bytes, groups, problem)
+
+
+def _read_header(stream: Any) -> tuple[SliceHeader, FunctionalGroups | None, tuple[bool, bool]]:
+    """The header, what is said about single frames, and the encoding; the stream is left at the pixel data."""
+    with unreadable_headers():
+        dataset = dcmread(stream, force=True, stop_before_pixels=True, specific_tags=_WANTED_TAGS)
+        if len(dataset) == 0:
+            raise DataError("unreadable_header: not one of the tags that describe an image could be read")
+        return header_of(dataset), functional_groups(dataset), _encoding(dataset)
 
 
 def _encoding(dataset: FileDataset) -> tuple[bool, bool]:
+    """Whether value representations are left out and the byte order is little, as the tags were really read.
+
+    What the transfer syntax says may be wrong: some writers state an implicit one and write an explicit one.
+    """
+    for element in reversed(list(dataset.elements())):
+        if isinstance(element, RawDataElement):
+            return element.is_implicit_VR, element.is_little_endian
     is_implicit, is_little = dataset.original_encoding
     return is_implicit is not False, is_little is not False
 
 
-def _inflated(data: bytes) -> bytes:
-    """The same file, uncompressed as far as its bytes go when its data set is deflated.
-
-    Source: DICOM PS3.5 A.5: everything after the file meta information is one raw deflate stream.
-    """
-    if data[128:132] != b"DICM" or data[_META_LENGTH][:8] != b"\x02\x00\x00\x00UL\x04\x00":
-        return data
-    start = _META_LENGTH.stop + int.from_bytes(data[140:144], "little")
-    meta = data[:start]
-    if _DEFLATED not in meta:
-        return data
-    body = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data[start:], MAX_INFLATED_BYTES)
-    return meta.replace(_DEFLATED, _EXPLICIT_LITTLE) + body
-
-
-def _pixel_value(data: memoryview, offset: int, is_implicit: bool, is_little: bool) -> tuple[memoryview | None, bool]:
-    """The value of PixelData, whose tag is expected at ``offset``, and whether it is encapsulated."""
+def _pixel_value(
+    data: memoryview, offset: int, is_implicit: bool, is_little: bool
+) -> tuple[memoryview | None, bool, int]:
+    """The value of PixelData, whose tag is expected at ``offset``, whether it is encapsulated, its declared length."""
     order = "<" if is_little else ">"
     if offset + 8 > len(data) or struct.unpack_from(f"{order}HH", data, offset) != _PIXEL_DATA:
-        return None, False
+        return None, False, 0
     has_long_length = not is_implicit and bytes(data[offset + 4 : offset + 6]) in _LONG_VRS
     length_at = offset + (8 if has_long_length else 4 if is_implicit else 6)
     length_code = f"{order}{'H' if not is_implicit and not has_long_length else 'I'}"
     start = length_at + struct.calcsize(length_code)
     if start > len(data):
-        return None, False
+        return None, False, 0
     (length,) = struct.unpack_from(length_code, data, length_at)
     if length == _UNDEFINED_LENGTH:
-        return data[start:], True
-    return data[start : start + length], False
+        return data[start:], True, 0
+    return data[start : start + length], False, length

@@ -1,15 +1,16 @@
-"""The SliceTable: one row for every DICOM file, whether it can be read or not."""
+"""The SliceTable: one row for every DICOM file and every frame of one, whether it can be read or not."""
 
-import math
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from ichtune.data.dicom import DicomFile
-from ichtune.data.dicom_header import SliceHeader
+from ichtune.data.content_hash import fingerprint
+from ichtune.data.dicom import SliceReading, read_slices
+from ichtune.data.dicom_header import SliceHeader, slice_normal
 from ichtune.data.series_geometry import add_series_geometry, normal_tilt_deg
 from ichtune.data.source_files import readable_path
 from ichtune.errors import DataError
@@ -17,13 +18,11 @@ from ichtune.labels import LABELS
 from ichtune.tables import SLICES, conform
 
 COMPETITION_PREFIX = "ID_"
-#: A slice whose values span no more than this inside the brain window shows no anatomy.
-BLANK_RANGE_HU = 60
-_BRAIN_WINDOW_HU = (0, 80)  # centre 40, width 80
 
 #: What a file tells about itself; positions are kept until the series are put in order.
 ROW_COLUMNS: dict[str, str] = {
     "path": "string",
+    "frame_number": "int32",
     "reason": "string",
     "sop_instance_uid": "string",
     "patient_id": "string",
@@ -41,52 +40,55 @@ ROW_COLUMNS: dict[str, str] = {
     "encoding": "string",
     "repaired_12bit": "bool",
     "is_blank": "bool",
+    "content_hash": "string",
+    "near_hash": "string",
+    "padding_ignored": "bool",
 }
 
 
 @dataclass(frozen=True)
 class FileReading:
-    """What one pass over one file gave: its row, and its slice in HU unless it was refused."""
+    """What one pass over one file gave for one slice: its row, and its values in HU unless it was refused."""
 
     row: dict[str, Any]
     hu: np.ndarray | None
 
 
-def read_file(location: Path, path: str) -> FileReading:
+def read_file(data: bytes | DataError, path: str) -> Iterator[FileReading]:
     """Read header and pixels of one file, once.
 
     Args:
-        location: where the file lies.
+        data: the whole file, or why it could not be read.
         path: how the table names it.
 
-    Returns:
-        The row with ``ROW_COLUMNS``; ``reason`` is empty and ``hu`` int16 (H, W) when the slice could be
+    Yields:
+        One reading a frame, in frame order; one in all for a plain file and for a file that is refused as a
+        whole. The row has ``ROW_COLUMNS``; ``reason`` is empty and ``hu`` int16 (H, W) when the slice could be
         read.
     """
-    row: dict[str, Any] = {"path": readable_path(path), "reason": "", **_EMPTY_ROW}
-    try:
-        file = DicomFile(location)
-        row |= _header_row(file.header)
-        hu = file.hu()
-    except DataError as error:
-        row["reason"] = str(error)
-        return FileReading(row, None)
-    row["repaired_12bit"] = file.header.is_broken_12bit
-    row["is_blank"] = is_blank(hu)
-    return FileReading(row, hu)
+    name = readable_path(path)
+    readings = iter([SliceReading(None, None, str(data))]) if isinstance(data, DataError) else read_slices(data)
+    for reading in readings:
+        yield FileReading(_row(name, reading), reading.hu)
 
 
-def is_blank(hu: np.ndarray) -> bool:
-    """Whether a slice shows nothing in the brain window: its range there is at most ``BLANK_RANGE_HU``."""
-    low, high = (min(max(int(value), _BRAIN_WINDOW_HU[0]), _BRAIN_WINDOW_HU[1]) for value in (hu.min(), hu.max()))
-    return high - low <= BLANK_RANGE_HU
+def _row(path: str, reading: SliceReading) -> dict[str, Any]:
+    row: dict[str, Any] = {**_EMPTY_ROW, "path": path, "reason": reading.reason}
+    header = reading.header
+    if header is not None:
+        row |= _header_row(header)
+    if reading.hu is not None and header is not None:
+        row["content_hash"], row["near_hash"], row["is_blank"] = fingerprint(reading.hu)
+        row["repaired_12bit"] = header.is_broken_12bit
+        row["padding_ignored"] = reading.padding_ignored
+    return row
 
 
 def build_slice_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Turn what the files told into the SliceTable: identities, duplicates, order within each series.
 
     Args:
-        rows: one row a file with ``ROW_COLUMNS``, in path order.
+        rows: one row a file or frame with ``ROW_COLUMNS``, in path order, then frame order.
 
     Returns:
         The columns of ``tables.SLICES``, unlabelled, in the same order.
@@ -105,20 +107,20 @@ def image_id_of(sop_instance_uid: str, path: str) -> str:
 
     A file that could not be parsed is called by its ``ID_...`` file name or, failing that, by its path.
     """
-    stem = PurePosixPath(path).stem
     if sop_instance_uid.startswith(COMPETITION_PREFIX):
         return sop_instance_uid
-    if stem.startswith(COMPETITION_PREFIX):
-        return stem
+    file_name = path.rpartition("/")[2]
+    if file_name.startswith(COMPETITION_PREFIX):
+        return PurePosixPath(file_name).stem
     return sop_instance_uid or path
 
 
 def _add_identity(table: pd.DataFrame) -> None:
     """Fill image_id, status, and the patient and series that a header leaves out."""
     usable = (table["reason"] == "").to_numpy(bool)
-    uids, paths = table["sop_instance_uid"].tolist(), table["path"].tolist()
-    names = [image_id_of(uid, path) for uid, path in zip(uids, paths, strict=True)]
-    keys = [uid or name for uid, name in zip(uids, names, strict=True)]
+    uids, paths, frames = table["sop_instance_uid"].tolist(), table["path"].tolist(), _frame_suffixes(table)
+    names = [image_id_of(uid, path) + frame for uid, path, frame in zip(uids, paths, frames, strict=True)]
+    keys = [uid + frame if uid else name for uid, frame, name in zip(uids, frames, names, strict=True)]
     first_of: dict[str, int] = {}
     for row in np.argsort(~usable, kind="stable"):  # a file that can be read goes before one that cannot
         first_of.setdefault(keys[row], int(row))
@@ -141,6 +143,15 @@ def _add_identity(table: pd.DataFrame) -> None:
     _fill_groups(table)
 
 
+def _frame_suffixes(table: pd.DataFrame) -> list[str]:
+    """``#n`` for frame n of a file with several frames, nothing for a plain file."""
+    frames = table["frame_number"].to_numpy()
+    if not (frames > 1).any():
+        return [""] * len(table)
+    n_frames = table.groupby("path")["frame_number"].transform("max").to_numpy()
+    return [f"#{frame}" if several else "" for frame, several in zip(frames, n_frames > 1, strict=True)]
+
+
 def _fill_groups(table: pd.DataFrame) -> None:
     """A slice without patient or series belongs to its study; it stands alone when that is absent too."""
     for column, stand_ins in (
@@ -157,7 +168,7 @@ _EMPTY_ROW: dict[str, Any] = {
     column: {"string": "", "float64": _NAN, "int32": 0, "bool": False}[dtype]
     for column, dtype in ROW_COLUMNS.items()
     if column not in ("path", "reason")
-}
+} | {"frame_number": 1}
 
 
 def _header_row(header: SliceHeader) -> dict[str, Any]:
@@ -165,6 +176,7 @@ def _header_row(header: SliceHeader) -> dict[str, Any]:
     normal = slice_normal(header.image_orientation)
     spacing = header.pixel_spacing_mm or (_NAN, _NAN)
     return {
+        "frame_number": header.frame_number,
         "sop_instance_uid": header.sop_instance_uid,
         "patient_id": header.patient_id,
         "dicom_study_uid": header.dicom_study_uid,
@@ -180,21 +192,6 @@ def _header_row(header: SliceHeader) -> dict[str, Any]:
         "columns_px": min(header.columns_px, np.iinfo(np.int32).max),
         "encoding": header.encoding,
     }
-
-
-def slice_normal(orientation: tuple[float, ...] | None) -> tuple[float, float, float]:
-    """Return the unit normal of a slice, row times column direction; NaN without a sound orientation.
-
-    Source: DICOM PS3.3 C.7.6.2.1.1.
-    """
-    if orientation is None:
-        return (_NAN, _NAN, _NAN)
-    a, b, c, d, e, f = orientation
-    x, y, z = b * f - c * e, c * d - a * f, a * e - b * d
-    length = math.sqrt(x * x + y * y + z * z)
-    if not 0.5 < length < 2.0:  # row and column directions are parallel or no unit vectors
-        return (_NAN, _NAN, _NAN)
-    return (x / length, y / length, z / length)
 
 
 def _or_nan(value: float | None) -> float:

@@ -20,9 +20,15 @@ LABEL_ISSUE_KINDS: dict[str, str] = {
     "duplicate_disagrees": "listed more than once with different values; the slice counts as unlabelled",
     "incomplete_labels": "not all six labels are given; the slice counts as unlabelled",
     "any_conflict": "any differs from the maximum of the five subtypes; kept as given",
+    "known_bad": "known to be damaged in the competition's files; used if its file can be read",
     "no_file": "no file of that name; not used",
     "refused_file": "its file was refused; not used",
 }
+#: Images of the competition whose files are damaged. They are listed, never dropped: the reader decides.
+#: Source: the competition's forum and entrants' code; ID_6431af929 has truncated pixel data.
+KNOWN_BAD = frozenset(
+    f"ID_{digits}" for digits in ("e20bf3f8a", "8da38f2e4", "6431af929", "470e639ae", "0e21abf7a", "d91d52bdc")
+)
 _COMPETITION_COLUMNS = ("ID", "Label")
 _IMAGE_ID = "image_id"
 _WIDE_COLUMNS = (_IMAGE_ID, *LABELS)
@@ -198,8 +204,9 @@ def _collapse(images: np.ndarray, labels: np.ndarray, values: np.ndarray, names:
     usable = ~np.isnan(matrix).any(axis=1)
     highest = matrix[:, _FIRST_SUBTYPE:].max(axis=1)
     conflicts = usable & (matrix[:, _ANY] != highest)
+    agrees = is_repeated & ~disagrees
     issues = [
-        _issues(names[is_repeated & ~disagrees], "duplicate_agrees"),
+        _issues(names[agrees], "duplicate_agrees", _repeats_detail(n_given[agrees])),
         _issues(names[disagrees], "duplicate_disagrees", _rows_detail(n_given[disagrees])),
         _issues(names[is_incomplete], "incomplete_labels", _missing_detail(n_given[is_incomplete])),
         _issues(
@@ -207,6 +214,7 @@ def _collapse(images: np.ndarray, labels: np.ndarray, values: np.ndarray, names:
             "any_conflict",
             [f"any={a:g}, subtypes say {1 - a:g}" for a in matrix[conflicts, _ANY]],
         ),
+        _issues([name for name in names if name in KNOWN_BAD], "known_bad"),
     ]
     columns = {label: matrix[:, column] for column, label in enumerate(LABELS)}
     frame = pd.DataFrame({_IMAGE_ID: pd.Series(names, dtype="string"), **columns})
@@ -215,6 +223,11 @@ def _collapse(images: np.ndarray, labels: np.ndarray, values: np.ndarray, names:
 
 def _rows_detail(n_given: np.ndarray) -> list[str]:
     return [f"{int(counts.max())} rows a label" for counts in n_given]
+
+
+def _repeats_detail(n_given: np.ndarray) -> list[str]:
+    n_extra = np.maximum(n_given - 1, 0).sum(axis=1)
+    return [f"{int(n)} rows repeat the same values; used once" for n in n_extra]
 
 
 def _missing_detail(n_given: np.ndarray) -> list[str]:

@@ -1,24 +1,28 @@
-"""From a folder of DICOM files and a label CSV to a workspace: SliceTable, HU cache, fold plan."""
+"""From a folder of DICOM files and a label CSV to a workspace: SliceTable, HU caches, fold plan."""
 
+import json
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from ichtune.data.cache_build import CacheBuild, Progress, build_cache
+from ichtune.data.cache_build import CacheBuild, CacheSpec, RunShards
+from ichtune.data.cache_set import CacheBuilder, CacheNote, OnProgress, base_note, earlier_caches, merge_caches
 from ichtune.data.folds import FoldPlan, make_folds, write_folds
-from ichtune.data.hu_cache import file_sha256
+from ichtune.data.hu_cache import HuCache, file_sha256
 from ichtune.data.index import build_slice_table
 from ichtune.data.label_table import attach_labels, no_issues, read_labels
+from ichtune.data.patient_groups import patient_groups
 from ichtune.data.phantom_folder import find_phantom
 from ichtune.data.prepare_summary import PrepareSummary, refusal_codes, summarise
 from ichtune.data.source_files import find_files
-from ichtune.errors import ConfigError, DataError, NothingUsableError, StorageError
+from ichtune.errors import ConfigError, DataError, NothingUsableError, StorageError, nearest
 from ichtune.layout import Layout
+from ichtune.recipe import CROPS
 from ichtune.tables import LABEL_ISSUES, SLICES, write_json, write_table
 
 #: Folds where none are asked for, and there are patients enough.
@@ -38,6 +42,8 @@ class PrepareSpec:
         labels: CSV with labels; None leaves every slice unlabelled.
         out: the workspace to write.
         size_px: side of the cached slices; None keeps each file's own matrix.
+        crops: which caches of that size to build, from ``recipe.CROPS``. The cache of whole slices (``none``) is
+            left out only where the workspace has one already, of whatever size.
         sample_submission: CSV whose order the submission keeps; None takes the one in dicom_dir, if there is
             one.
         k: number of folds; None takes 5, or as many as there are patients with labels where those are fewer.
@@ -49,6 +55,7 @@ class PrepareSpec:
     labels: Path | None
     out: Path
     size_px: int | None = DEFAULT_SIZE_PX
+    crops: tuple[str, ...] = CROPS[:1]
     sample_submission: Path | None = None
     k: int | None = None
     seed: int = DEFAULT_SEED
@@ -58,6 +65,12 @@ class PrepareSpec:
         low, high = _SIZE_BOUNDS_PX
         if self.size_px is not None and not low <= self.size_px <= high:
             raise ConfigError(f"--size must be {low} to {high} pixels or 'native', got {self.size_px}")
+        for crop in self.crops:
+            if crop not in CROPS:
+                raise ConfigError(f"--crop must be among {', '.join(CROPS)}, got {crop!r}. {nearest(crop, CROPS)}")
+        if not self.crops or (self.size_px is None and set(self.crops) != {CROPS[0]}):
+            what = "names no crop" if not self.crops else "needs one size for all slices, not --size native"
+            raise ConfigError(f"--crop {what}; write --crop none,head --size {DEFAULT_SIZE_PX}")
         if self.k is not None and self.k < 2:
             raise ConfigError(f"--folds must be at least 2, got {self.k}; write --folds 5")
         if self.n_processes is not None and self.n_processes < 1:
@@ -67,18 +80,23 @@ class PrepareSpec:
                 raise DataError(f"{name} {path} is no file; name an existing CSV")
 
 
-def prepare(spec: PrepareSpec, on_progress: Callable[[Progress], None] | None = None) -> PrepareSummary:
-    """Read every file once and write the workspace.
+def prepare(
+    spec: PrepareSpec, on_progress: OnProgress | None = None, *, run_shards: RunShards | None = None
+) -> PrepareSummary:
+    """Read every file once, and once more for each crop, and write the workspace.
 
     The label CSV is read first, so that a mistake in it costs no pass over the pixels. Nothing is overwritten
-    before its replacement is whole, and a run that was killed goes on where it was.
+    before its replacement is whole, and a run that was killed goes on where it was. The same source at another
+    size or with another crop adds a cache to the workspace; the base cache stays the one that was first.
 
     Args:
         spec: what to prepare.
-        on_progress: called after every shard of the cache.
+        on_progress: told how far it is, after every shard of a cache.
+        run_shards: runs shards elsewhere than on this machine's cores.
 
     Raises:
-        DataError: a path is missing, the label CSV is malformed, or fits none of the files.
+        DataError: a path is missing, the label CSV is malformed, or fits none of the files; or files changed
+            while they were read.
         NothingUsableError: there are files, but not one CT slice.
         ConfigError: more folds asked for than patients with labels.
         StorageError: the workspace cannot be written.
@@ -88,23 +106,50 @@ def prepare(spec: PrepareSpec, on_progress: Callable[[Progress], None] | None = 
     labels = read_labels(spec.labels) if spec.labels else None
     sample = spec.sample_submission or _only_sample_submission(spec.dicom_dir)
     source = find_files(spec.dicom_dir, leave_out=spec.out)
-    build = build_cache(source, layout.hu, spec.size_px, spec.n_processes, on_progress)
-    slices = build_slice_table(build.rows)
+    builder = CacheBuilder(source, layout.hu, spec.n_processes, run_shards, on_progress)
+    earlier = _earlier(layout)
+    base = builder.build(CacheSpec(_base_size_px(spec, earlier)))
+    slices = build_slice_table(base.rows)
     _check_usable(slices, spec.dicom_dir)
     issues = no_issues()
     if labels is not None and spec.labels is not None:
         slices, issues = attach_labels(slices, labels, spec.labels)
     plan = _fold_plan(slices, spec)
-    _write(layout, spec, slices, issues, plan, build, sample)
+    caches = merge_caches(earlier_caches(earlier, base.rows_id, layout.hu), [base])
+    crops = _build_crops(spec, builder, base, slices, layout.hu / str(base_note(caches)["cache_id"]))
+    caches = merge_caches(caches, crops)
+    about = _about(spec, plan, base.rows_id, caches)
+    _write(layout, about, earlier, slices, issues, plan, sample)
     return summarise(
         slices,
         issues,
         plan,
-        build,
+        base.rows,
+        caches,
         n_ignored=source.n_ignored,
-        size_px=spec.size_px,
+        is_reused=all(build.is_reused for build in [base, *crops]),
         seconds=time.monotonic() - start,
     )
+
+
+def _base_size_px(spec: PrepareSpec, earlier: dict[str, Any]) -> int | None:
+    """Size of the cache of whole slices; one that is there will do where no other one is asked for."""
+    if CROPS[0] not in spec.crops and "cache_id" in earlier:
+        found: int | None = earlier.get("size_px")
+        return found
+    return spec.size_px
+
+
+def _build_crops(
+    spec: PrepareSpec, builder: CacheBuilder, base: CacheBuild, slices: pd.DataFrame, whole: Path
+) -> list[CacheBuild]:
+    """Build a cache of each crop: boxes from the workspace's base cache, pixels from the files at full resolution."""
+    builds = []
+    for crop in CROPS[1:]:
+        if crop in spec.crops:
+            boxes = builder.boxes(HuCache(whole), slices, crop)
+            builds.append(builder.build(CacheSpec(spec.size_px, crop), boxes, base))
+    return builds
 
 
 def _only_sample_submission(folder: Path) -> Path | None:
@@ -113,13 +158,22 @@ def _only_sample_submission(folder: Path) -> Path | None:
     return found[0] if len(found) == 1 else None
 
 
+def _earlier(layout: Layout) -> dict[str, Any]:
+    """What the workspace says about itself; nothing where it says nothing sound."""
+    try:
+        about = json.loads(layout.workspace_json.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return dict(about) if isinstance(about, dict) else {}
+
+
 def _check_usable(slices: pd.DataFrame, folder: Path) -> None:
     if (slices["status"] == "ok").any():
         return
-    code, n_files = Counter(refusal_codes(slices)).most_common(1)[0]
+    code, n_rows = Counter(refusal_codes(slices)).most_common(1)[0]
     raise NothingUsableError(
-        f"{folder} holds {len(slices)} files and not one usable CT slice; the most common reason is {code} "
-        f"({n_files} files), for instance {slices['path'].iloc[0]}: {slices['reason'].iloc[0]}"
+        f"{folder} holds {slices['path'].nunique()} files and not one usable CT slice; the most common reason is "
+        f"{code} ({n_rows} files), for instance {slices['path'].iloc[0]}: {slices['reason'].iloc[0]}"
     )
 
 
@@ -127,26 +181,45 @@ def _fold_plan(slices: pd.DataFrame, spec: PrepareSpec) -> FoldPlan | None:
     """The plan; None where only one patient has labels and no number of folds was asked for."""
     if spec.k is not None:
         return make_folds(slices, spec.k, spec.seed)
-    n_labelled = int(slices.loc[slices["is_labelled"], "patient_id"].nunique())
+    usable = slices[slices["status"] == "ok"]
+    groups = patient_groups(usable)
+    n_labelled = int(groups.loc[usable.loc[usable["is_labelled"], "patient_id"].unique()].nunique())
     if n_labelled == 1:
         return None
     return make_folds(slices, min(DEFAULT_K, n_labelled) if n_labelled else DEFAULT_K, spec.seed)
 
 
+def _about(spec: PrepareSpec, plan: FoldPlan | None, rows_id: str, caches: list[CacheNote]) -> dict[str, Any]:
+    """What ties the tables and caches together."""
+    base = base_note(caches)
+    return {
+        "source_dir": str(spec.dicom_dir.resolve()),
+        "labels_csv": {"name": spec.labels.name, "sha256": file_sha256(spec.labels)} if spec.labels else None,
+        "cache_id": base["cache_id"],
+        "size_px": base["size_px"],
+        "caches": caches,
+        "rows_id": rows_id,
+        "fold_plan_hash": plan.plan_hash if plan else None,
+        "k": plan.k if plan else None,
+        "seed": spec.seed,
+        "generated": find_phantom(spec.dicom_dir) is not None,
+    }
+
+
 def _write(
     layout: Layout,
-    spec: PrepareSpec,
+    about: dict[str, Any],
+    earlier: dict[str, Any],
     slices: pd.DataFrame,
     issues: pd.DataFrame,
     plan: FoldPlan | None,
-    build: CacheBuild,
     sample: Path | None,
 ) -> None:
     """Write the tables, and last what ties them together."""
-    labels_csv = {"name": spec.labels.name, "sha256": file_sha256(spec.labels)} if spec.labels else None
-    inputs = {"cache_id": build.cache_id, "labels_csv": labels_csv}
+    inputs = {"cache_id": about["cache_id"], "labels_csv": about["labels_csv"]}
     try:
-        layout.workspace_json.unlink(missing_ok=True)  # a half-changed workspace must not look whole
+        if any(earlier.get(key) != value for key, value in about.items() if key != "caches"):
+            layout.workspace_json.unlink(missing_ok=True)  # a half-changed workspace must not look whole
         write_table(slices, layout.slices, SLICES, inputs)
         write_table(issues, layout.label_issues, LABEL_ISSUES, inputs)
         if plan:
@@ -159,14 +232,4 @@ def _write(
             shutil.copyfile(sample, layout.sample_submission)
     except OSError as error:
         raise StorageError(f"cannot write to {layout.root}: {error.strerror or error}") from error
-    about = {
-        "source_dir": str(spec.dicom_dir.resolve()),
-        "labels_csv": labels_csv,
-        "cache_id": build.cache_id,
-        "size_px": spec.size_px,
-        "fold_plan_hash": plan.plan_hash if plan else None,
-        "k": plan.k if plan else None,
-        "seed": spec.seed,
-        "generated": find_phantom(spec.dicom_dir) is not None,
-    }
     write_json(about, layout.workspace_json)

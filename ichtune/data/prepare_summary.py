@@ -6,8 +6,10 @@ from typing import Any
 
 import pandas as pd
 
-from ichtune.data.cache_build import CacheBuild
+from ichtune.data.cache_set import CacheNote, base_note
 from ichtune.data.folds import FoldPlan
+from ichtune.data.label_table import KNOWN_BAD
+from ichtune.data.series_geometry import series_table
 from ichtune.labels import LABELS
 
 
@@ -16,24 +18,39 @@ class PrepareSummary:
     """What was found and written; ``as_json`` is what ``ichtune prepare --json`` prints.
 
     Attributes:
-        files: rows of the SliceTable, one a DICOM file.
+        files: files that have rows in the SliceTable; a file of several frames has several.
         slices: rows that can be used.
         ignored: files that are not DICOM and have no row.
+        multi_frame: files of several frames.
+        padding_ignored: slices whose padding value lies among those of tissue, and was taken for tissue.
+        known_bad: slices that are known to be damaged in the competition's files.
+        duplicate_positions: series with several slices at one position.
+        uneven_spacing: series in which the distance from slice to slice varies.
+        stacks: series that were parted from one of several orientations.
         refused: rows that cannot be used, by reason; duplicates are among them.
         label_issues: label rows that contradict each other or name no usable file, by issue.
         positive: slices with each label.
+        cache_id: of the base cache: whole slices, at ``size_px`` (None for native).
+        caches: every cache of the workspace.
+        cache_reused: whether no file had to be read.
         warnings: sentences for a person.
     """
 
     files: int
     slices: int
     ignored: int
+    multi_frame: int
     series: int
     patients: int
     labelled: int
     duplicates: int
     repaired_12bit: int
+    padding_ignored: int
     blank: int
+    known_bad: int
+    duplicate_positions: int
+    uneven_spacing: int
+    stacks: int
     refused: dict[str, int]
     label_issues: dict[str, int]
     positive: dict[str, int]
@@ -41,6 +58,7 @@ class PrepareSummary:
     fold_plan_hash: str | None
     cache_id: str
     size_px: int | None
+    caches: list[CacheNote]
     cache_reused: bool
     seconds: float
     warnings: tuple[str, ...]
@@ -54,10 +72,11 @@ def summarise(
     slices: pd.DataFrame,
     issues: pd.DataFrame,
     plan: FoldPlan | None,
-    build: CacheBuild,
+    rows: pd.DataFrame,
+    caches: list[CacheNote],
     *,
     n_ignored: int,
-    size_px: int | None,
+    is_reused: bool,
     seconds: float,
 ) -> PrepareSummary:
     """Count what was prepared.
@@ -65,31 +84,41 @@ def summarise(
     Args:
         slices: the SliceTable as written.
         issues: the label issues as written.
-        build: the cache and the rows that the files gave.
+        rows: what the files told, a row for each of ``slices``.
+        caches: every cache of the workspace.
         n_ignored: files that are not DICOM.
-        size_px: side of the cached slices; None for native.
+        is_reused: whether no file had to be read.
     """
     usable = slices[slices["status"] == "ok"]
+    series = series_table(slices)
+    base = base_note(caches)
     return PrepareSummary(
-        files=len(slices),
+        files=int(slices["path"].nunique()),
         slices=len(usable),
         ignored=n_ignored,
-        series=int(usable["series_instance_uid"].nunique()),
+        multi_frame=int(slices.loc[slices["frame_number"] > 1, "path"].nunique()),
+        series=len(series),
         patients=int(usable["patient_id"].nunique()),
         labelled=int(usable["is_labelled"].sum()),
         duplicates=int((slices["status"] == "duplicate").sum()),
         repaired_12bit=int(usable["repaired_12bit"].sum()),
+        padding_ignored=int(usable["padding_ignored"].sum()),
         blank=int(usable["is_blank"].sum()),
+        known_bad=int(slices["image_id"].isin(KNOWN_BAD).sum()),
+        duplicate_positions=int((series["n_positions"] < series["n_slices"]).sum()),
+        uneven_spacing=int(series["is_uneven"].sum()),
+        stacks=int(series["is_stack"].sum()),
         refused=dict(sorted(Counter(refusal_codes(slices)).items())),
         label_issues=dict(sorted(Counter(issues["issue"].tolist()).items())),
         positive={label: int((usable[label] == 1).sum()) for label in LABELS},
         k=plan.k if plan else None,
         fold_plan_hash=plan.plan_hash if plan else None,
-        cache_id=build.cache_id,
-        size_px=size_px,
-        cache_reused=build.is_reused,
+        cache_id=str(base["cache_id"]),
+        size_px=base["size_px"],
+        caches=caches,
+        cache_reused=is_reused,
         seconds=seconds,
-        warnings=tuple(_warnings(slices, plan, build)),
+        warnings=tuple(_warnings(slices, plan, rows)),
     )
 
 
@@ -98,12 +127,12 @@ def refusal_codes(slices: pd.DataFrame) -> list[str]:
     return [reason.split(":", 1)[0] for reason in slices["reason"].tolist() if reason]
 
 
-def _warnings(slices: pd.DataFrame, plan: FoldPlan | None, build: CacheBuild) -> list[str]:
+def _warnings(slices: pd.DataFrame, plan: FoldPlan | None, all_rows: pd.DataFrame) -> list[str]:
     """What a person should know before going on, in whole sentences."""
     is_ok = (slices["status"] == "ok").to_numpy(bool)
-    usable, rows = slices[is_ok], build.rows[is_ok]
+    usable, rows = slices[is_ok], all_rows[is_ok]
     by_patient = usable.groupby("patient_id")["is_labelled"].agg(["any", "all"])
-    has_position = rows["position_z_mm"].notna().to_numpy(bool)
+    has_position = usable["ordered_by"].str.startswith("position")
     n_labelled = int(by_patient["any"].sum())
     counted = {
         "slices have no PatientID: each study counts as a patient of its own": int((rows["patient_id"] == "").sum()),
@@ -114,6 +143,9 @@ def _warnings(slices: pd.DataFrame, plan: FoldPlan | None, build: CacheBuild) ->
             (by_patient["any"] & ~by_patient["all"]).sum()
         ),
     }
+    if plan is not None:
+        linked = "groups of patients share a study, a series or identical slices: each group stays in one fold"
+        counted[linked] = plan.n_linked_groups
     warnings = [f"{count} {what}" for what, count in counted.items() if count]
     if plan is None:
         warnings.append("only one patient has labels, so there are no folds and nothing can be cross-validated")

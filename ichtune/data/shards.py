@@ -4,32 +4,54 @@ A shard and its rows are written under temporary names, flushed to disk and rena
 after them, so that a shard counts as done only when both are whole. The notes go when the cache is finished.
 """
 
+import errno
 import hashlib
 import json
-import os
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
+import xxhash
 
-from ichtune.data.hu_cache import HU_DTYPE
-from ichtune.data.index import ROW_COLUMNS, FileReading, read_file
+from ichtune.data.hu_cache import HU_DTYPE, checksum, pack_slice
+from ichtune.data.index import FileReading, read_file
 from ichtune.data.resize import fit_hu
-from ichtune.data.source_files import SourceFiles, state_hash
+from ichtune.data.shard_rows import ShardRows, parquet_bytes, read_rows, rows_hash
+from ichtune.data.source_files import SourceFile, read_ahead, read_source, state_hash
 from ichtune.errors import DataError, StorageError
-from ichtune.tables import write_json
+from ichtune.tables import whole_file, write_json
 
-MAX_SHARD_ROWS = 1024
-_MIN_SHARD_ROWS = 64
-_SMALL_SET_SHARDS = 32
+#: Files in one shard at most, and bytes of them: a file of many frames fills a shard sooner.
+MAX_SHARD_FILES = 2048
+MAX_SHARD_BYTES = 2 << 30
+_MIN_SHARD_FILES = 64
+_SMALL_SET_SHARDS = 16
+#: A read that takes longer comes from a disk rather than from memory, and so will the next ones.
+_SLOW_READ_S, _FILES_AHEAD = 0.0004, 64
 _TEMPORARY = ".tmp"
 DONE_SUFFIX = ".done.json"
-#: Columns of a rows file beyond those of the table.
-_SHAPE_COLUMNS = {"height": "int32", "width": "int32"}
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+class DiskFullError(StorageError):
+    """No room for what a shard had to write."""
+
+
+@dataclass(frozen=True)
+class CacheSpec:
+    """What a cache holds of each slice.
+
+    Attributes:
+        size_px: side of the cached slices; None keeps each file's own matrix.
+        crop: name of the part that is kept; ``"none"`` keeps all of it.
+    """
+
+    size_px: int | None
+    crop: str = "none"
 
 
 @dataclass(frozen=True)
@@ -37,18 +59,20 @@ class ShardTask:
     """Everything a worker needs to build one shard, in any process.
 
     Attributes:
-        state: hash of the paths, sizes and times of change of its files; a finished shard of another state is
-            stale.
+        source: the folder that the paths start from.
+        state: hash of its files, what is cached of them, and the boxes; a finished shard of another state is stale.
         folder: where the shard is written.
-        size_px: side of the cached slices; None keeps each file's own matrix.
+        boxes: float64 (n_rows, 3), top, left and side of what is kept of each row, as fractions of the padded
+            square; None keeps everything.
     """
 
     number: int
     source: Path
-    paths: tuple[str, ...]
+    files: tuple[SourceFile, ...]
     state: str
     folder: Path
-    size_px: int | None
+    spec: CacheSpec
+    boxes: np.ndarray | None = None
 
     @property
     def pixels(self) -> Path:
@@ -68,26 +92,40 @@ class ShardTask:
 
 @dataclass(frozen=True)
 class ShardResult:
-    """What one shard holds: its checksum, and a row for every file with the shape of its slice."""
+    """What one shard holds, in a few numbers: its rows stay on disk.
+
+    Attributes:
+        n_bytes: length of the shard.
+        checksum: xxh3 of the shard, 128 bits: finds damage, proves no origin.
+        content_hash: over shape and values of every slice, whatever compresses them.
+        rows_hash: over what the files told.
+        rows_checksum: xxh3 of the rows file.
+    """
 
     number: int
+    n_files: int
+    n_rows: int
+    n_refused: int
+    n_unreadable: int
     n_bytes: int
-    sha256: str
-    rows: pd.DataFrame
-
-    @property
-    def n_refused(self) -> int:
-        """Files that gave no slice."""
-        return int((self.rows["height"] == 0).sum())
+    checksum: str
+    content_hash: str
+    rows_hash: str
+    rows_checksum: str
 
     def about(self) -> dict[str, Any]:
         """What ``cache.json`` says about it."""
-        return {"name": shard_name(self.number), "n_bytes": self.n_bytes, "sha256": self.sha256}
+        return {
+            "name": shard_name(self.number),
+            "n_rows": self.n_rows,
+            "n_bytes": self.n_bytes,
+            "checksum": self.checksum,
+        }
 
 
 def shard_name(number: int) -> str:
     """File name of a shard."""
-    return f"{number:05d}.hu16"
+    return f"{number:05d}.hu.b2"
 
 
 def rows_name(number: int) -> str:
@@ -95,110 +133,175 @@ def rows_name(number: int) -> str:
     return f"{number:05d}.rows.parquet"
 
 
-def shard_rows(n_files: int) -> int:
-    """Return how many files make one shard: 1,024, fewer in a small set so that all processes have work."""
-    share = -(-n_files // _SMALL_SET_SHARDS)
-    rounded = -(-share // _MIN_SHARD_ROWS) * _MIN_SHARD_ROWS
-    return min(max(rounded, _MIN_SHARD_ROWS), MAX_SHARD_ROWS)
+def cut_files(files: Sequence[SourceFile]) -> Iterator[tuple[SourceFile, ...]]:
+    """Cut the files, in order, into shards; depends on nothing but their number and sizes.
+
+    A shard has 2,048 files, fewer in a small set so that all processes have work, and fewer where they are large.
+    """
+    share = -(-len(files) // _SMALL_SET_SHARDS)
+    rounded = -(-share // _MIN_SHARD_FILES) * _MIN_SHARD_FILES
+    most = min(max(rounded, _MIN_SHARD_FILES), MAX_SHARD_FILES)
+    start, n_bytes = 0, 0
+    for place, file in enumerate(files):
+        if place > start and (place - start == most or n_bytes + file.size_bytes > MAX_SHARD_BYTES):
+            yield tuple(files[start:place])
+            start, n_bytes = place, 0
+        n_bytes += file.size_bytes
+    yield tuple(files[start:])
 
 
-def plan_shards(source: SourceFiles, folder: Path, size_px: int | None) -> list[ShardTask]:
-    """Cut the files, in order, into tasks; depends on nothing but the arguments."""
-    step = shard_rows(len(source.files))
-    tasks = []
-    for number, start in enumerate(range(0, len(source.files), step)):
-        files = source.files[start : start + step]
-        paths = tuple(file.path for file in files)
-        tasks.append(ShardTask(number, source.folder, paths, state_hash(files), folder, size_px))
-    return tasks
+def shard_state(files: Sequence[SourceFile], spec: CacheSpec, boxes: np.ndarray | None) -> str:
+    """Return the hash of everything that a shard is made from."""
+    digest = hashlib.sha256(json.dumps([state_hash(files), spec.size_px, spec.crop]).encode())
+    if boxes is not None:
+        digest.update(np.ascontiguousarray(boxes, dtype="<f8").data)
+    return digest.hexdigest()
 
 
 def build_shard(task: ShardTask) -> ShardResult:
     """Read the files of one shard, once each, and write their slices.
 
     Raises:
-        DataError: a listed file is gone.
-        StorageError: the disk is full or may not be written.
+        DataError: a listed file is gone, or its frames are no longer those that the boxes were made for.
+        StorageError: the disk is full or may not be written, or the source cannot be reached.
     """
-    partial = task.pixels.with_name(f"{task.pixels.name}.{os.getpid()}{_TEMPORARY}")
-    digest = hashlib.sha256()
-    rows: list[dict[str, Any]] = []
-    n_bytes = 0
     try:
-        with partial.open("wb") as file:
-            for path in task.paths:
-                reading = _read(task.source, path)
-                hu = _cached(reading, task.size_px)
-                rows.append({**reading.row, "height": hu.shape[0], "width": hu.shape[1]})
-                n_bytes += file.write(hu.data)
-                digest.update(hu.data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, task.pixels)
-        result = ShardResult(task.number, n_bytes, digest.hexdigest(), _frame(rows))
-        _write_rows(result, task.rows)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise StorageError(f"cannot write {task.pixels}: {error.strerror or error}") from error
-    write_json({"state": task.state, "n_bytes": n_bytes, "sha256": result.sha256}, task.done)
+        with whole_file(task.pixels) as partial, partial.open("wb") as file:
+            rows, n_bytes, stored, content = _write_slices(task, file)
+        table = rows.table()
+        packed_rows = parquet_bytes(table)
+        with whole_file(task.rows) as partial:
+            partial.write_bytes(packed_rows)
+        result = ShardResult(
+            number=task.number,
+            n_files=len(task.files),
+            n_rows=len(rows),
+            n_refused=rows.n_refused,
+            n_unreadable=rows.n_unreadable,
+            n_bytes=n_bytes,
+            checksum=stored,
+            content_hash=content,
+            rows_hash=rows_hash(table),
+            rows_checksum=_rows_checksum(packed_rows),
+        )
+        write_json({"state": task.state, "result": asdict(result)}, task.done)
+    except StorageError as error:
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno in _DISK_FULL:
+            raise DiskFullError(str(error)) from error
+        raise
     return result
 
 
 def read_shard(task: ShardTask) -> ShardResult | None:
-    """Return a shard that an earlier build finished from the same files; None when it has to be built."""
+    """Return a shard that an earlier build finished from the same files; None when it has to be built.
+
+    One with files that could not be opened is built again: that can be mended without a trace in the files.
+    """
     try:
         note = json.loads(task.done.read_text(encoding="utf-8"))
-        if note["state"] != task.state or task.pixels.stat().st_size != note["n_bytes"]:
-            return None
-        return ShardResult(task.number, note["n_bytes"], note["sha256"], read_rows(task.rows))
-    except (OSError, DataError, KeyError, TypeError, ValueError):
+        result = ShardResult(**note["result"])
+        is_whole = (
+            note["state"] == task.state
+            and result.number == task.number
+            and not result.n_unreadable
+            and task.pixels.stat().st_size == result.n_bytes
+            and _rows_checksum(task.rows.read_bytes()) == result.rows_checksum
+        )
+    except (OSError, KeyError, TypeError, ValueError):
         return None
+    return result if is_whole else None
 
 
-def read_rows(path: Path) -> pd.DataFrame:
-    """Read what the files of a shard told.
+def shard_table(folder: Path, number: int) -> pa.Table:
+    """Read the rows of one shard of a cache.
 
     Raises:
         DataError: no such file, or not such a table.
     """
-    try:
-        return pq.read_table(path).to_pandas()[[*ROW_COLUMNS, *_SHAPE_COLUMNS]]
-    except (OSError, pa.ArrowException, KeyError) as error:
-        raise DataError(f"cannot read {path} ({error}); run `ichtune prepare` again") from error
+    return read_rows(folder / rows_name(number))
 
 
 def remove_leftovers(folder: Path) -> None:
     """Remove what a killed build was writing; finished shards stay."""
-    for path in folder.glob(f"*{_TEMPORARY}"):
+    for path in folder.glob(f".*{_TEMPORARY}"):
         path.unlink(missing_ok=True)
 
 
-def _read(source: Path, path: str) -> FileReading:
+def _write_slices(task: ShardTask, file: BinaryIO) -> tuple[ShardRows, int, str, str]:
+    """Write every slice; returns the rows, the length, and the hashes of what is stored and of what it holds."""
+    rows, n_bytes = ShardRows(), 0
+    stored, content = xxhash.xxh3_128(), xxhash.xxh3_128()
+    for reading in _readings(task):
+        box = _box(task, len(rows))
+        if reading.hu is None:
+            rows.add(reading.row, (0, 0), 0, 0)
+            content.update(b"-")
+            continue
+        hu = _cached(reading.hu, task.spec.size_px, box)
+        packed = pack_slice(hu)
+        file.write(packed)
+        rows.add(reading.row, hu.shape, len(packed), checksum(packed))
+        n_bytes += len(packed)
+        stored.update(packed)
+        content.update(f"{hu.shape[0]}x{hu.shape[1]}:".encode())
+        content.update(hu.data)
+    if task.boxes is not None and len(task.boxes) != len(rows):
+        raise _changed_frames(task, len(task.boxes))
+    return rows, n_bytes, stored.hexdigest(), content.hexdigest()
+
+
+def _readings(task: ShardTask) -> Iterator[FileReading]:
+    """Read file after file; where that takes time, the system fetches the next one meanwhile."""
+    ahead_until = 0
+    for place, file in enumerate(task.files):
+        if place < ahead_until and place + 1 < len(task.files):
+            read_ahead(task.source, task.files[place + 1])
+        start = time.perf_counter()
+        data = _data(task.source, file)
+        if time.perf_counter() - start > _SLOW_READ_S:
+            ahead_until = place + _FILES_AHEAD
+        yield from read_file(data, file.path)
+
+
+def _data(source: Path, file: SourceFile) -> bytes | DataError:
     try:
-        return read_file(source / path, path)
+        return read_source(source, file)
+    except DataError as error:
+        return error
     except FileNotFoundError as error:
+        if not source.exists():
+            raise DataError(
+                f"the folder {source} is gone; bring it back and run the same command, it goes on where it stopped"
+            ) from error
         raise DataError(
-            f"{source / path} was there a moment ago and is gone; bring it back, or run `ichtune prepare` "
-            "again to go on without it"
+            f"{source / file.path} was there a moment ago and is gone or changed; bring it back, or run "
+            "`ichtune prepare` again to go on without it"
         ) from error
 
 
-def _cached(reading: FileReading, size_px: int | None) -> np.ndarray:
-    """The slice as it is stored; (0, 0) for a refused file."""
-    if reading.hu is None:
-        return np.empty((0, 0), dtype=HU_DTYPE)
-    hu = reading.hu if size_px is None else fit_hu(reading.hu, size_px)
+def _box(task: ShardTask, row: int) -> np.ndarray | None:
+    if task.boxes is None:
+        return None
+    if row >= len(task.boxes):
+        raise _changed_frames(task, len(task.boxes))
+    return task.boxes[row]
+
+
+def _changed_frames(task: ShardTask, n_boxes: int) -> DataError:
+    return DataError(
+        f"the files of {task.source} from {task.files[0].path} on no longer hold {n_boxes} slices: they "
+        "changed while they were read; run `ichtune prepare` again"
+    )
+
+
+def _cached(hu: np.ndarray, size_px: int | None, box: np.ndarray | None) -> np.ndarray:
+    """The slice as it is stored."""
+    if box is not None:
+        hu = fit_hu(hu, size_px or max(round(float(box[2]) * max(hu.shape)), 1), box=tuple(box.tolist()))
+    elif size_px is not None:
+        hu = fit_hu(hu, size_px)
     return np.ascontiguousarray(hu, dtype=HU_DTYPE)
 
 
-def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    return pd.DataFrame(rows, columns=[*ROW_COLUMNS, *_SHAPE_COLUMNS]).astype({**ROW_COLUMNS, **_SHAPE_COLUMNS})
-
-
-def _write_rows(result: ShardResult, path: Path) -> None:
-    partial = path.with_name(f"{path.name}.{os.getpid()}{_TEMPORARY}")
-    with partial.open("wb") as file:
-        pq.write_table(pa.Table.from_pandas(result.rows, preserve_index=False), file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+def _rows_checksum(data: bytes | pa.Buffer) -> str:
+    return xxhash.xxh3_128_hexdigest(data)

@@ -1,34 +1,64 @@
-"""Every file under a folder that could be a DICOM file, in one fixed order."""
+"""Every file under a folder or in a zip archive that could be a DICOM file, in one fixed order."""
 
+import errno
 import hashlib
 import os
 import stat
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
+from ichtune.data.archives import ZIP_SUFFIX, Archive, ZipMember, list_members, read_head, read_member
+from ichtune.data.dicom import MAX_FILE_BYTES
 from ichtune.data.dicom_parse import is_dicom
 from ichtune.errors import DataError, NothingUsableError, StorageError
 
 #: Names that promise DICOM: such a file is a row of the table even when it turns out to be something else.
 DICOM_SUFFIXES = frozenset({".dcm", ".dicom", ".ima"})
+#: Between the path of an archive and the name of a file in it.
+IN_ARCHIVE = "!/"
 #: What ichtune and the competition lay beside the images.
 _OTHER_SUFFIXES = frozenset({".csv", ".json", ".parquet", ".yaml", ".yml", ".md", ".html"})
+#: Folder in archives made on a Mac: icons and tags, under the names of the files that they belong to.
+_RESOURCE_FORKS = "__MACOSX"
 _HEAD_BYTES = 256
+#: Errors of the machine or of a share, which say nothing about the file.
+_SOURCE_IS_AWAY = {
+    errno.ESTALE,
+    errno.ENOTCONN,
+    errno.ENODEV,
+    errno.ETIMEDOUT,
+    errno.EHOSTDOWN,
+    errno.EHOSTUNREACH,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOMEM,
+}
+_NESTED = "unreadable_file: a zip archive in a zip archive; unpack the outer one first"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class SourceFile:
-    """One file: its path below the folder with forward slashes, its size and time of change."""
+    """One file, in a folder or in an archive.
+
+    Attributes:
+        path: below the source folder, with forward slashes; ``sub/archive.zip!/inner/name.dcm`` in an archive.
+        size_bytes: of its content.
+        mtime_ns: time of change; 0 in an archive, where the checksum of the content says more.
+        member: where it lies in an archive; None for a plain file.
+    """
 
     path: str
     size_bytes: int
     mtime_ns: int
+    member: ZipMember | None = None
 
 
 @dataclass(frozen=True)
 class SourceFiles:
-    """The files of one source folder, in path order, and how many others were left alone."""
+    """The files of one source, in path order, and how many others were left alone."""
 
     folder: Path
     files: tuple[SourceFile, ...]
@@ -36,50 +66,186 @@ class SourceFiles:
 
 
 def state_hash(files: Iterable[SourceFile]) -> str:
-    """Hash over every path, size and time of change: the same until a file is touched."""
+    """Hash over every path, size and time of change, or checksum in an archive: the same until a file is touched."""
     digest = hashlib.sha256()
     for file in files:
-        line = f"{file.path}\0{file.size_bytes}\0{file.mtime_ns}\n"
+        about = f"crc{file.member.crc}{file.member.refusal}" if file.member else file.mtime_ns
+        line = f"{file.path}\0{file.size_bytes}\0{about}\n"
         digest.update(line.encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 
 def find_files(folder: Path, leave_out: Path | None = None) -> SourceFiles:
-    """List the files of a folder and its sub-folders.
+    """List the files of a folder, of its sub-folders, and of the zip archives in them.
 
     A name that ends in .dcm, .dicom or .ima counts by its name; any other file counts when its first bytes
-    look like DICOM. Hidden files, tables and text files are ignored and counted, as is a DICOMDIR.
+    look like DICOM. Hidden files, tables and text files are ignored and counted, as are a DICOMDIR and what a Mac
+    adds to archives. An archive that cannot be opened is listed as one file, which becomes a row with the reason.
 
     Args:
-        folder: where to look; links to folders are followed, each folder is visited once.
+        folder: where to look, or one zip archive; links to folders are followed, each folder is visited once.
         leave_out: a folder to skip, the workspace when it lies inside.
 
     Raises:
-        DataError: no such folder, or it is a file.
+        DataError: no such folder, or it is a file other than a sound zip archive.
         NothingUsableError: no file at all, or none that could be DICOM.
         StorageError: the folder may not be read.
     """
     if not folder.exists():
-        raise DataError(f"{folder} does not exist; name the folder that holds the DICOM files")
-    if not folder.is_dir():
-        raise DataError(f"{folder} is a file, expected the folder that holds the DICOM files")
+        raise DataError(f"{folder} does not exist; name the folder or zip archive that holds the DICOM files")
+    is_archive = not folder.is_dir()
+    if is_archive and not _is_zip(folder.name):
+        raise DataError(f"{folder} is a file, expected the folder or zip archive that holds the DICOM files")
+    root = folder.parent if is_archive else folder
     found: list[SourceFile] = []
     n_ignored = 0
-    for entry, relative in _walk(folder, leave_out):
-        if _could_be_dicom(entry):
-            found.append(_source_file(entry, relative))
+    for file in _archive_files(root, folder.name, is_only=True) if is_archive else _folder_files(root, leave_out):
+        if file:
+            found.append(file)
         else:
             n_ignored += 1
     if not found:
         held = f"holds {n_ignored} files, none of them DICOM" if n_ignored else "is empty"
-        raise NothingUsableError(f"{folder} {held}; name the folder that holds the DICOM files")
-    found.sort(key=lambda file: os.fsencode(file.path))
-    return SourceFiles(folder, tuple(found), n_ignored)
+        raise NothingUsableError(f"{folder} {held}; name the folder or zip archive that holds the DICOM files")
+    return SourceFiles(root, _in_order(found), n_ignored)
+
+
+def read_source(folder: Path, file: SourceFile) -> bytes:
+    """Read one listed file whole, once.
+
+    Raises:
+        DataError: ``unreadable_file: ...``, for the reason of its row.
+        FileNotFoundError: the file is gone, or its archive is no longer the one that was listed.
+        StorageError: the whole source is out of reach.
+    """
+    location = folder / (file.member.archive.path if file.member else file.path)
+    try:
+        if file.member:
+            return read_member(folder, file.member, file.size_bytes, MAX_FILE_BYTES)
+        with location.open("rb") as opened:
+            data = opened.read(min(file.size_bytes, MAX_FILE_BYTES) + 1)
+            if len(data) > file.size_bytes:  # it grew since it was listed
+                data += opened.read(MAX_FILE_BYTES + 1 - len(data))
+    except FileNotFoundError as error:
+        if location.is_symlink():
+            raise DataError("unreadable_file: a link to a file that is not there") from error
+        raise
+    except OSError as error:
+        if error.errno in _SOURCE_IS_AWAY:
+            raise StorageError(
+                f"cannot read {location}: {error.strerror}; see that the disk or share of the source is there and run "
+                "the same command again, it goes on where it stopped"
+            ) from error
+        raise DataError(f"unreadable_file: {error.strerror or type(error).__name__}") from error
+    if len(data) > MAX_FILE_BYTES:
+        raise DataError(f"unreadable_file: larger than {MAX_FILE_BYTES >> 20} MiB")
+    return data
+
+
+def read_ahead(folder: Path, file: SourceFile) -> None:
+    """Ask the system to fetch a file that is read soon; from a cold disk that makes reading half as fast again."""
+    member = file.member
+    start, length = (member.offset, member.n_bytes) if member else (0, file.size_bytes)
+    with suppress(OSError, AttributeError, ValueError, OverflowError):  # a hint: where it fails, reading says why
+        location = os.path.join(folder, member.archive.path if member else file.path)
+        descriptor = os.open(location, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            os.posix_fadvise(descriptor, start, length, os.POSIX_FADV_WILLNEED)
+        finally:
+            os.close(descriptor)
 
 
 def readable_path(path: str) -> str:
-    """Return a path as text that every table can hold; bytes that are no UTF-8 are written as escapes."""
-    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    """Return a path as text that every table can hold and every terminal can show.
+
+    Two paths never give the same text: line breaks, other invisible characters and bytes that are no UTF-8 are
+    written as escapes, and a backslash is doubled.
+
+    >>> print(readable_path("a\\nb.dcm"))
+    a\\nb.dcm
+    """
+    if path.isprintable() and "\\" not in path:
+        return path
+    return "".join(_readable(character) for character in path)
+
+
+def _readable(character: str) -> str:
+    if character == "\\":
+        return "\\\\"
+    if character.isprintable():
+        return character
+    if "\udc80" <= character <= "\udcff":  # how Python holds a byte that is no UTF-8
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return {"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(character, f"\\u{{{ord(character):x}}}")
+
+
+def _in_order(found: list[SourceFile]) -> tuple[SourceFile, ...]:
+    """In path order, each path once: an archive may hold two files of one name, and both are rows."""
+    found.sort(key=lambda file: file.member.offset if file.member else -1)
+    found.sort(key=lambda file: _bytes_of(file.path))
+    if all(before.path != file.path for before, file in pairwise(found)):
+        return tuple(found)
+    taken = {file.path for file in found}
+    seen: set[str] = set()
+    for place, file in enumerate(found):
+        path, number = file.path, 1
+        while path in seen and file.member:
+            number += 1
+            path = f"{file.path}~{number}" if f"{file.path}~{number}" not in taken else path
+        seen.add(path)
+        found[place] = replace(file, path=path)
+    found.sort(key=lambda file: _bytes_of(file.path))
+    return tuple(found)
+
+
+def _bytes_of(path: str) -> bytes:
+    return path.encode("utf-8", "surrogateescape")
+
+
+def _folder_files(folder: Path, leave_out: Path | None) -> Iterator[SourceFile | None]:
+    """Yield every file that could be DICOM, and None for every other."""
+    for entry, relative in _walk(folder, leave_out):
+        if _is_zip(entry.name) and not _is_other(entry.name) and entry.is_file():
+            yield from _archive_files(folder, relative)
+        elif _could_be_dicom(entry):
+            yield _source_file(entry, relative)
+        else:
+            yield None
+
+
+def _archive_files(root: Path, path: str, is_only: bool = False) -> Iterator[SourceFile | None]:
+    """Yield the files of one archive, or the archive itself as one that cannot be read.
+
+    Raises:
+        DataError: the archive that was asked for cannot be read.
+    """
+    archive = Archive(path, 0, 0)
+    try:
+        about = (root / path).stat()
+        archive = Archive(path, about.st_size, about.st_mtime_ns)
+        for name, size_bytes, member in list_members(root / path, archive):
+            yield _archive_file(root, name, size_bytes, member)
+    except (DataError, OSError) as error:
+        reason = str(error) if isinstance(error, DataError) else f"unreadable_file: {error.strerror or error}"
+        if is_only:
+            raise DataError(f"{root / path}: {reason.removeprefix('unreadable_file: ')}") from error
+        broken = ZipMember(archive, 0, archive.size_bytes, 0, archive.mtime_ns, reason)
+        yield SourceFile(path, archive.size_bytes, 0, broken)
+
+
+def _archive_file(root: Path, name: str, size_bytes: int, member: ZipMember) -> SourceFile | None:
+    *folders, last = name.split("/")
+    if _RESOURCE_FORKS in folders or _is_other(last):
+        return None
+    if _is_zip(last):
+        member = replace(member, refusal=_NESTED)
+    file = SourceFile(f"{member.archive.path}{IN_ARCHIVE}{name}", size_bytes, 0, member)
+    if member.refusal or os.path.splitext(last)[1].lower() in DICOM_SUFFIXES:
+        return file
+    try:
+        return file if is_dicom(read_head(root, member, _HEAD_BYTES)) else None
+    except DataError:
+        return file  # becomes a row that says that it cannot be read
 
 
 def _walk(folder: Path, leave_out: Path | None) -> Iterator[tuple[os.DirEntry[str], str]]:
@@ -93,19 +259,28 @@ def _walk(folder: Path, leave_out: Path | None) -> Iterator[tuple[os.DirEntry[st
             if (about.st_dev, about.st_ino) in visited or (skipped and Path(where).resolve() == skipped):
                 continue
             visited.add((about.st_dev, about.st_ino))
-            entries = list(os.scandir(where))
+            with os.scandir(where) as entries:  # one at a time: a list of them takes 500 bytes a file
+                for entry in entries:
+                    if entry.is_dir():
+                        pending.append((entry.path, f"{prefix}{entry.name}/"))
+                    else:
+                        yield entry, f"{prefix}{entry.name}"
         except OSError as error:
             raise StorageError(f"cannot read the folder {where}: {error.strerror or error}") from error
-        for entry in entries:
-            if entry.is_dir():
-                pending.append((entry.path, f"{prefix}{entry.name}/"))
-            else:
-                yield entry, f"{prefix}{entry.name}"
+
+
+def _is_zip(name: str) -> bool:
+    return name.lower().endswith(ZIP_SUFFIX)
+
+
+def _is_other(name: str) -> bool:
+    """Whether a name alone says that a file is no image: hidden, a table, a text, a directory of images."""
+    return name.startswith(".") or name.upper() == "DICOMDIR" or os.path.splitext(name)[1].lower() in _OTHER_SUFFIXES
 
 
 def _could_be_dicom(entry: os.DirEntry[str]) -> bool:
     suffix = os.path.splitext(entry.name)[1].lower()
-    if entry.name.startswith(".") or suffix in _OTHER_SUFFIXES or entry.name.upper() == "DICOMDIR":
+    if _is_other(entry.name):
         return False
     try:
         if not stat.S_ISREG(entry.stat().st_mode):

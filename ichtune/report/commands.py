@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,11 +65,21 @@ def _prepare_commands(workspace: Workspace, root: Path) -> tuple[list[str], list
         commands.append(f"ichtune phantom {shlex.quote(str(shown))}{options}")
         if not spec:
             notes.append("The phantom's own settings are not known here: its folder is gone.")
-    commands.append(f"ichtune prepare {folder}{_labels_option(about, shown)} --out {shlex.quote(root.name)}")
-    size, k, seed = about.get("size_px"), about.get("k"), about.get("seed")
-    commands[-1] += f" --size {'native' if size is None else size}"
-    commands[-1] += (f" --folds {k}" if k else "") + (f" --seed {seed}" if seed is not None else "")
-    return commands, notes
+    k, seed = about.get("k"), about.get("seed")
+    folds = (f" --folds {k}" if k else "") + (f" --seed {seed}" if seed is not None else "")
+    read = f"ichtune prepare {folder}{_labels_option(about, shown)} --out {shlex.quote(root.name)}"
+    return commands + [f"{read}{caches}{folds}" for caches in _cache_options(workspace.caches)], notes
+
+
+def _cache_options(caches: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Size and crops of each ``ichtune prepare``, one command a size."""
+    crops_of: dict[Any, list[str]] = {}
+    for cache in caches:
+        crops_of.setdefault(cache["size_px"], []).append(cache["crop"])
+    return [
+        f" --size {'native' if size is None else size}" + ("" if crops == ["none"] else f" --crop {','.join(crops)}")
+        for size, crops in crops_of.items()
+    ]
 
 
 def _source(workspace: Workspace) -> Path:

@@ -5,7 +5,7 @@ Dimension key: M members, T new slices, L labels.
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from ichtune.ensemble.fitting import FittedBlend, fit_blend
 from ichtune.ensemble.members import Panel, load_panel
 from ichtune.ensemble.spec import BlendSpec
 from ichtune.errors import DataError
+from ichtune.recipe import CROPS, Recipe
+from ichtune.report.json_files import read_json_object
 from ichtune.tables import P_COLUMNS, whole_file
 from ichtune.training.crossval import open_batches
 from ichtune.training.loop import best_device
@@ -48,7 +50,7 @@ def predict_folder(
     Args:
         workspace: with trained runs and a blend.
         dicom_dir: DICOM files that need no labels; every one becomes a row of the result.
-        size_px: side of the cached slices; the workspace's own by default, as its models expect.
+        size_px: side of the cached slices; by default that of the caches which the models learnt from.
         on_step: called with fold models done and all fold models.
 
     Raises:
@@ -57,7 +59,8 @@ def predict_folder(
     spec, recipe_ids = last_blend(workspace)
     panel = load_panel(workspace, recipe_ids)
     fitted = fit_blend(spec, panel.p_MNL, panel.y_NL)
-    new = _prepared(workspace, dicom_dir, size_px or workspace.about["size_px"])
+    recipes = [_recipe(workspace, panel.members[m].recipe_id) for m in fitted.chosen]
+    new = _prepared(workspace, dicom_dir, recipes, size_px)
     rows = new.slices.index[new.slices["status"] == "ok"].to_numpy()
     p_MTL = _member_predictions(workspace, new, panel, fitted, rows, on_step)
     frame = new.slices[list(ABOUT_COLUMNS)].copy()
@@ -88,11 +91,28 @@ def last_blend(workspace: Workspace) -> tuple[BlendSpec, list[str]]:
     return BlendSpec(**{**told, "members": members}), recipe_ids
 
 
-def _prepared(workspace: Workspace, dicom_dir: Path, size_px: int) -> Workspace:
-    """Read the folder into a workspace of its own inside this one, so that a second call reads no file again."""
+def _recipe(workspace: Workspace, recipe_id: str) -> Recipe:
+    """The recipe of a run that is trained on every fold."""
+    path = workspace.layout.runs / recipe_id / "recipe.json"
+    about = read_json_object(path, "train")
+    if about is None or "recipe" not in about:
+        raise DataError(f"{path} does not hold the run's recipe; run `ichtune train` again")
+    return Recipe.from_dict(about["recipe"])
+
+
+def _prepared(workspace: Workspace, dicom_dir: Path, recipes: Sequence[Recipe], size_px: int | None) -> Workspace:
+    """Read the folder into a workspace of its own inside this one, so that a second call reads no file again.
+
+    It gets a cache for each size and crop that the recipes read here.
+    """
     name = hashlib.sha256(str(dicom_dir.resolve()).encode()).hexdigest()[:12]
     out = workspace.layout.new / name
-    prepare(PrepareSpec(dicom_dir=dicom_dir, labels=None, out=out, size_px=size_px))
+    crops_of: dict[int | None, set[str]] = {}
+    for recipe in recipes:
+        size = size_px or workspace.cache_for(recipe.image_px, recipe.crop).size_px
+        crops_of.setdefault(size, set()).add(recipe.crop)
+    for size, crops in sorted(crops_of.items(), key=lambda item: CROPS[0] not in item[1]):  # whole slices first
+        prepare(PrepareSpec(dicom_dir=dicom_dir, labels=None, out=out, size_px=size, crops=tuple(sorted(crops))))
     return Workspace(out)
 
 

@@ -61,7 +61,7 @@ def train_recipes(
     Raises:
         NothingUsableError: a fold failed; the message names it, and the others are kept.
     """
-    check_data(workspace)
+    check_data(workspace, [(recipe.image_px, recipe.crop) for recipe in recipes])
     k = workspace.fold_plan.k
     tasks = [FoldTask(recipe, fold) for recipe in recipes for fold in range(k)]
     done = [finished_fold(workspace, task.recipe, task.fold) for task in tasks]

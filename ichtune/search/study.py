@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from ray import tune
 
 from ichtune.errors import ConfigError, DataError, NothingUsableError
 from ichtune.locks import only_one
+from ichtune.recipe import Recipe
 from ichtune.search.cluster import Cluster, ray_session
 from ichtune.search.ledger import FAILED, FINISHED, INTERRUPTED, STOPPED, Ledger, TrialRecord
 from ichtune.search.objective import FoldTrial
@@ -20,7 +21,8 @@ from ichtune.search.searchers import LedgerSearcher, find_searcher
 from ichtune.search.telemetry import LedgerCallback, OnEvent, TrialEvent
 from ichtune.search.trial_table import ledger_path, lock_path, write_trials
 from ichtune.space import Resources, Space
-from ichtune.training.crossval import check_size
+from ichtune.space.domains import Choice
+from ichtune.training.crossval import cache_to_read
 from ichtune.training.loop import NAME_CHECKS
 from ichtune.workspace import Workspace
 
@@ -98,7 +100,7 @@ def run_search(
         NothingUsableError: no trial ended with a usable result.
     """
     check_space(workspace, space)
-    check_data(workspace)
+    check_data(workspace, inputs_of(space))
     name = options.name or space.name
     n_trials = options.n_trials or space.search.trials
     ledger = Ledger(ledger_path(workspace.layout, name))
@@ -157,18 +159,39 @@ def check_space(workspace: Workspace, space: Space) -> None:
         )
 
 
-def check_data(workspace: Workspace) -> None:
-    """Refuse, before Ray is started, a workspace that no trial could be trained on.
+def check_data(workspace: Workspace, inputs: Iterable[tuple[int, str]]) -> None:
+    """Refuse, before Ray is started, a workspace that some recipe could not be trained on.
+
+    Args:
+        workspace: prepared data.
+        inputs: ``image_px`` and ``crop`` of the recipes.
 
     Raises:
-        DataError: no labelled slices, or slices of several sizes.
+        DataError: no labelled slices, slices of several sizes, or a crop that was not prepared; the message names
+            the command that mends it.
     """
     if workspace.labelled.empty:
         raise DataError(
             f"workspace {workspace.layout.root} has no labelled slices to train on; run `ichtune prepare DICOM_DIR "
             f"--labels CSV --out {workspace.layout.root}`"
         )
-    check_size(workspace)
+    for image_px, crop in dict.fromkeys(inputs):
+        cache_to_read(workspace, image_px, crop)
+
+
+def inputs_of(space: Space) -> list[tuple[int, str]]:
+    """Return for every crop that a space may choose the largest ``image_px`` that it may ask for."""
+    default = Recipe()
+    asked: dict[str, set[Any]] = {key: {getattr(default, key)} for key in ("image_px", "crop")}
+    for key, values in asked.items():
+        parameter = space.parameter(key)
+        if parameter is not None:
+            if not parameter.when:  # where a condition fails the default is taken
+                values.clear()
+            domain = parameter.domain
+            values.update([o.value for o in domain.options] if isinstance(domain, Choice) else [domain.high])
+        values.update(start[key] for start in space.start_with if key in start)
+    return [(int(max(asked["image_px"])), crop) for crop in sorted(asked["crop"])]
 
 
 def _identity(workspace: Workspace, space: Space) -> dict[str, Any]:

@@ -135,7 +135,7 @@ def _unlike_first(ranked: list[Recipe]) -> list[Recipe]:
     turns: dict[tuple[object, ...], int] = {}
     placed = []
     for place, recipe in enumerate(ranked):
-        kind = (recipe.architecture, recipe.windows, recipe.neighbours, recipe.image_px)
+        kind = (recipe.architecture, recipe.windows, recipe.neighbours, recipe.image_px, recipe.crop)
         turns[kind] = turns.get(kind, 0) + 1
         placed.append((turns[kind], place, recipe))
     return [recipe for _, _, recipe in sorted(placed, key=lambda entry: entry[:2])]

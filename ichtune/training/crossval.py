@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 
 from ichtune.data.dataset import SliceBatches
+from ichtune.data.hu_cache import HuCache
 from ichtune.errors import ConfigError, ConflictError, DataError, NothingUsableError
 from ichtune.labels import LABELS
 from ichtune.metrics import weighted_log_loss
@@ -64,21 +65,31 @@ def fold_rows(workspace: Workspace, fold: int) -> FoldRows:
     return FoldRows(rows[~held_out], rows[held_out], workspace.unlabelled.index.to_numpy())
 
 
-def check_size(workspace: Workspace) -> None:
-    """Refuse a cache that cannot feed the recipe: native matrices of several sizes."""
-    if workspace.hu_cache.size_px is None:
+def cache_to_read(workspace: Workspace, image_px: int, crop: str) -> HuCache:
+    """Return the cache that feeds recipes of one input size and crop.
+
+    Raises:
+        DataError: this crop was not prepared, or the cache holds native matrices of several sizes.
+    """
+    cache = workspace.cache_for(image_px, crop)
+    if cache.size_px is None:
         shapes = workspace.slices.query("status == 'ok'")[["rows_px", "columns_px"]].drop_duplicates()
         if len(shapes) > 1 or (shapes["rows_px"] != shapes["columns_px"]).any():
             raise DataError(
                 f"training needs slices of one square size, got {len(shapes)} sizes in a native cache; run "
-                f"`ichtune prepare ... --size 256` and train on that"
+                f"`{workspace.prepare_command(image_px, crop)}` and train on that"
             )
+    return cache
 
 
 def open_batches(workspace: Workspace, recipe: Recipe) -> SliceBatches:
-    """Open the workspace's slices for a recipe."""
-    check_size(workspace)
-    return SliceBatches(workspace.hu_cache, workspace.slices, recipe.image_px, recipe.neighbours)
+    """Open the workspace's slices for a recipe, in the cache with its crop.
+
+    Raises:
+        DataError: there is no such cache that could feed it.
+    """
+    cache = cache_to_read(workspace, recipe.image_px, recipe.crop)
+    return SliceBatches(cache, workspace.slices, recipe.image_px, recipe.neighbours)
 
 
 def fold_folder(workspace: Workspace, recipe: Recipe, fold: int) -> Path:
@@ -186,7 +197,7 @@ def _keep_fold(workspace: Workspace, run: TrainingRun, fold: int, rows: FoldRows
     run.save_weights(folder / "weights.safetensors", {"fold": fold, **inputs})
     loss = weighted_log_loss(run.data.labels(rows.valid), oof)
     result = FoldResult(recipe.recipe_id, fold, loss, recipe.epochs, seconds)
-    write_json({**inputs, **asdict(result)}, folder / "run.json")
+    write_json({**inputs, "read_cache_id": run.data.cache.cache_id, **asdict(result)}, folder / "run.json")
     return result
 
 

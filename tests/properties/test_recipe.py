@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from ichtune.labels import N_LABELS
-from ichtune.recipe import Recipe, recipe_keys
+from ichtune.recipe import CROPS, Recipe, recipe_keys
 from ichtune.recipe_file import read_recipe
 from ichtune.windows import WINDOW_SETS
 
@@ -23,6 +23,7 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "architecture": NAMES,
     "windows": st.sampled_from(sorted(WINDOW_SETS)) | st.lists(WINDOW, min_size=1, max_size=4),
     "image_px": st.integers(16, 2048),
+    "crop": st.sampled_from(CROPS),
     "neighbours": st.integers(0, 8),
     "loss": NAMES,
     "loss_weights": st.tuples(*[st.integers(1, 5) | st.floats(0.1, 9.0)] * N_LABELS),

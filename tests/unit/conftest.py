@@ -107,6 +107,7 @@ def _slices(patients: list[str], y_NL: np.ndarray) -> pd.DataFrame:
     frame["image_id"] = [f"ID_{i:06d}" for i in range(n)]
     frame["patient_id"], frame["series_instance_uid"] = patient_N, patient_N
     frame["slice_rank"] = np.tile(np.arange(N_SLICES_A_PATIENT), len(patients))
+    frame["frame_number"] = frame["n_at_position"] = 1
     frame["is_labelled"] = ~is_test
     frame["status"] = "ok"
     frame[list(LABELS)] = np.where(is_test[:, None], np.nan, y_NL)

@@ -16,6 +16,7 @@ OTHER: dict[str, Any] = {
     "architecture": "resnet34",
     "windows": "brain",
     "image_px": 256,
+    "crop": "head",
     "neighbours": 1,
     "loss": "focal",
     "loss_weights": (1, 1, 1, 1, 1, 1),
@@ -61,7 +62,7 @@ def test_the_same_choice_spelt_otherwise_is_the_same_recipe(spelling: dict[str, 
 def test_the_id_is_short_hexadecimal_and_stays_from_release_to_release() -> None:
     assert len(Recipe().recipe_id) == ID_DIGITS
     assert int(Recipe().recipe_id, 16) >= 0
-    assert Recipe().recipe_id == "3c7d8331a7ff"
+    assert Recipe().recipe_id == "db2d9938e715"
 
 
 def test_a_recipe_cannot_be_changed() -> None:
@@ -88,6 +89,8 @@ def test_the_summary_tells_recipes_apart() -> None:
     recipe = Recipe(architecture="resnet34", windows="brain", neighbours=1, lr=3e-4)  # type: ignore[arg-type]
     assert recipe.summary == "resnet34|brain|±1|224px|lr=3.0e-04"
     assert "±" not in Recipe().summary
+    assert "none" not in Recipe().summary
+    assert Recipe(crop="head").summary == Recipe().summary.replace("224px", "224px head")
 
 
 @pytest.mark.parametrize(
@@ -106,6 +109,8 @@ def test_the_summary_tells_recipes_apart() -> None:
         ("image_px", 8, "between 16 and 2048, got 8"),
         ("neighbours", -1, "between 0 and 8, got -1"),
         ("architecture", None, "must be a name, got None"),
+        ("crop", None, "must be a name, got None"),
+        ("crop", "heads", "must be one of none, head, tight. Did you mean 'head'"),
         ("pretrained", 1, "must be true, false or a path, got 1"),
         ("loss_weights", [1, 1, 1], "6 numbers of at least 0"),
         ("loss_weights", [0] * 6, "6 numbers of at least 0"),

@@ -39,7 +39,7 @@ def test_a_table_comes_back_as_it_was_written(tmp_path: Path) -> None:
     table = read_table(path, FOLDS)
     assert table["fold"].tolist() == [0, 1, 0]
     assert table.dtypes.astype(str).to_dict() == dict(FOLDS.columns)
-    assert table_about(path) == {"schema_version": 1, "ichtune_version": __version__, "inputs": {"plan_hash": "abc"}}
+    assert table_about(path) == {"schema_version": 2, "ichtune_version": __version__, "inputs": {"plan_hash": "abc"}}
     assert names_in(path.parent) == ["folds.parquet"]
 
 
@@ -91,14 +91,14 @@ def test_what_is_no_parquet_is_refused(tmp_path: Path) -> None:
         read_table(path, FOLDS)
 
 
-@pytest.mark.parametrize("about", [None, {"schema_version": 0}, {"schema_version": 99}, [1]])
+@pytest.mark.parametrize("about", [None, {"schema_version": 1}, {"schema_version": 99}, [1]])
 def test_another_version_is_refused(tmp_path: Path, about: Any) -> None:
     path = tmp_path / "folds.parquet"
     table = pa.Table.from_pandas(conform(folds(), FOLDS))
     if about is not None:
         table = table.replace_schema_metadata({b"ichtune": json.dumps(about).encode()})
     pq.write_table(table, path)
-    with pytest.raises(DataError, match=r"expected 1: it was written by another version"):
+    with pytest.raises(DataError, match=r"expected 2: it was written by another version"):
         read_table(path, FOLDS)
 
 
@@ -162,7 +162,7 @@ def test_a_folder_that_cannot_be_made_is_a_storage_error(tmp_path: Path) -> None
 def test_json_is_sorted_versioned_and_ends_with_a_line_end(tmp_path: Path) -> None:
     path = tmp_path / "about.json"
     write_json({"b": 1, "a": [1.5]}, path)
-    assert json.loads(path.read_text()) == {"a": [1.5], "b": 1, "schema_version": 1, "ichtune_version": __version__}
+    assert json.loads(path.read_text()) == {"a": [1.5], "b": 1, "schema_version": 2, "ichtune_version": __version__}
     assert path.read_text().endswith("}\n")
     assert path.read_text().index('"a"') < path.read_text().index('"b"')
     write_json([{"name": "prior"}], path)

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 import ichtune
 from ichtune.errors import ConfigError, DataError
 from ichtune.labels import LABELS
-from ichtune.tables import P_COLUMNS, PREDICTIONS, SLICES, write_table
+from ichtune.tables import P_COLUMNS, PREDICTIONS, SLICES, write_json, write_table
 from ichtune.workspace import Workspace
 
 FakeWorkspace = Callable[..., Workspace]
@@ -105,6 +106,59 @@ def test_a_cache_of_other_slices_is_refused(fake_workspace: FakeWorkspace) -> No
     write_table(workspace.slices.iloc[:-1], workspace.layout.slices, SLICES)
     with pytest.raises(DataError, match=r"has 62 rows, but .*slices.parquet has 61"):
         _ = Workspace(workspace.layout.root).hu_cache
+
+
+def with_caches(workspace: Workspace, *caches: tuple[str, int | None, str]) -> Workspace:
+    """Note caches in workspace.json, each a copy of the base cache's folder, and open the workspace anew."""
+    notes = list(workspace.caches)
+    for cache_id, size_px, crop in caches:
+        shutil.copytree(workspace.hu_cache.folder, workspace.layout.hu / cache_id)
+        about = json.loads((workspace.hu_cache.folder / "cache.json").read_text(encoding="utf-8"))
+        about |= {"cache_id": cache_id, "size_px": size_px, "crop": crop}
+        write_json(about, workspace.layout.hu / cache_id / "cache.json")
+        notes.append({"cache_id": cache_id, "size_px": size_px, "crop": crop})
+    write_json({**workspace.about, "caches": notes}, workspace.layout.workspace_json)
+    return Workspace(workspace.layout.root)
+
+
+def test_a_workspace_without_a_list_of_caches_has_its_base(session_workspace: Workspace) -> None:
+    assert session_workspace.caches == [
+        {"cache_id": session_workspace.hu_cache.cache_id, "size_px": 32, "crop": "none"}
+    ]
+    assert session_workspace.cache_for(224) is session_workspace.hu_cache
+
+
+@pytest.mark.parametrize(
+    ("image_px", "crop", "cache_id"),
+    [
+        (32, "none", "fakecache"),
+        (33, "none", "n64"),
+        (64, "none", "n64"),
+        (65, "none", "native"),
+        (16, "head", "h48"),
+        (49, "head", "h96"),
+        (300, "head", "h96"),
+    ],
+)
+def test_the_smallest_cache_that_need_not_be_enlarged_is_read(
+    fake_workspace: FakeWorkspace, image_px: int, crop: str, cache_id: str
+) -> None:
+    sizes = (("native", None, "none"), ("h96", 96, "head"), ("n64", 64, "none"), ("h48", 48, "head"))
+    workspace = with_caches(fake_workspace(), *sizes)
+    found = workspace.cache_for(image_px, crop)
+    assert (found.cache_id, found.crop) == (cache_id, crop)
+    assert workspace.hu_cache.cache_id == "fakecache"
+
+
+def test_a_crop_that_was_not_prepared_names_the_whole_command(fake_workspace: FakeWorkspace) -> None:
+    workspace = with_caches(fake_workspace(), ("h", 32, "head"))
+    with pytest.raises(DataError) as caught:
+        workspace.cache_for(48, "tight")
+    root = workspace.layout.root
+    assert str(caught.value) == (
+        f"workspace {root} has no cache with crop 'tight', only head, none; build it with `ichtune prepare nowhere "
+        f"--labels labels.csv --out {root} --size 48 --crop tight --folds 3 --seed 7`"
+    )
 
 
 def test_missing_trials_and_runs_name_the_command_that_makes_them(session_workspace: Workspace) -> None:

@@ -14,7 +14,19 @@ from ichtune.cli.main import COMMANDS, app, main, option_names
 from ichtune.errors import ConfigError, ConflictError, DataError, IchtuneError, NothingUsableError, StorageError
 from ichtune.version import __version__
 
-NAMES = ["phantom", "prepare", "search", "train", "predict", "blend", "score", "report", "leaderboard"]
+NAMES = [
+    "phantom",
+    "prepare",
+    "audit",
+    "inspect",
+    "search",
+    "train",
+    "predict",
+    "blend",
+    "score",
+    "report",
+    "leaderboard",
+]
 HEAVY = ("numpy", "pandas", "torch", "timm", "ray", "optuna", "pyarrow", "sklearn", "albumentations", "pydicom")
 SOURCES = Path(ichtune.__file__).parents[1]
 

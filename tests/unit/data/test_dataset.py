@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from ichtune.data.dataset import SliceBatches, batch_rows, n_steps, neighbour_rows
@@ -16,20 +15,6 @@ FakeWorkspace = Callable[..., Workspace]
 
 def open_data(workspace: Workspace, image_px: int = 32, neighbours: int = 1) -> SliceBatches:
     return SliceBatches(workspace.hu_cache, workspace.slices, image_px, neighbours)
-
-
-def test_neighbours_go_by_rank_and_repeat_at_the_ends() -> None:
-    slices = pd.DataFrame(
-        {"series_instance_uid": ["b", "a", "b", "a", "x", "b"], "slice_rank": [2, 1, 0, 0, -1, 1]},
-    )
-    assert neighbour_rows(slices, 2).tolist() == [
-        [2, 5, 0, 0, 0],
-        [3, 3, 1, 1, 1],
-        [2, 2, 2, 5, 0],
-        [3, 3, 3, 1, 1],
-        [-1, -1, -1, -1, -1],
-        [2, 2, 5, 0, 0],
-    ]
 
 
 def test_neighbours_never_leave_the_series(session_workspace: Workspace) -> None:

@@ -1,10 +1,11 @@
 import io
 
+import numpy as np
 import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 
-from ichtune.data.dicom_header import TAGS, SliceHeader, header_of
+from ichtune.data.dicom_header import TAGS, SliceHeader, header_of, slice_normal, tag_values
 from ichtune.errors import DataError
 
 
@@ -20,7 +21,7 @@ def header(**tags) -> SliceHeader:
 
 
 def test_no_tag_of_the_patient_but_the_id_is_on_the_list():
-    patient_group = {tag.number for tag in TAGS.values() if tag.number >> 16 == 0x0010}
+    patient_group = {number for number in TAGS.values() if number >> 16 == 0x0010}
     assert patient_group == {0x00100020}
 
 
@@ -91,3 +92,27 @@ def test_vectors_of_another_length_count_as_absent():
     read = header_of(dataset)
     assert read.pixel_spacing_mm == (0.5, 0.25)
     assert read.image_orientation is None
+
+
+def test_a_tag_that_names_outside_the_field_of_view_is_kept_as_written():
+    assert (
+        header(PixelPaddingValue=63536, PixelPaddingRangeLimit=63500, PixelRepresentation=0).pixel_padding_value
+        == 63536
+    )
+    assert header(PixelPaddingValue=-2000, PixelRepresentation=1).pixel_padding_value == -2000
+    assert header().pixel_padding_range_limit is None
+
+
+def test_only_named_tags_of_an_item_are_read():
+    item = Dataset()
+    item.PixelSpacing, item.SliceThickness = [0.5, 0.5], "5"
+    values = tag_values(item, ("slice_thickness",))
+    assert values.scalar("slice_thickness") == 5
+    assert values.vector("pixel_spacing", 2) is None
+
+
+def test_the_normal_of_a_slice():
+    assert slice_normal((1, 0, 0, 0, 1, 0)) == (0, 0, 1)
+    assert slice_normal((1, 0, 0, 0, 0.8, -0.6)) == pytest.approx((0, 0.6, 0.8))
+    assert np.isnan(slice_normal((1, 0, 0, 1, 0, 0))).all()
+    assert np.isnan(slice_normal(None)).all()

@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
-from ichtune.data import dicom_parse
-from ichtune.data.dicom_parse import is_dicom, parse
+from ichtune.data.dicom_parse import is_dicom, parse, parse_with_pydicom
 from ichtune.errors import DataError
 
 
@@ -44,14 +43,47 @@ def test_a_deflated_file_that_was_cut_gives_what_is_there(tmp_path, write_slice)
     assert 0 < len(parsed.pixel_data) < 64 * 64 * 2
 
 
-def test_a_deflated_file_cannot_inflate_without_bound(tmp_path, write_slice, monkeypatch):
-    monkeypatch.setattr(dicom_parse, "MAX_INFLATED_BYTES", 100_000)
+def test_a_deflated_file_inflates_no_further_than_its_pixels(tmp_path, write_slice, stored):
     data = write_slice(tmp_path / "a.dcm", TransferSyntaxUID=DeflatedExplicitVRLittleEndian).read_bytes()
-    start = 144 + struct.unpack("<I", data[140:144])[0]
-    body = zlib.decompress(data[start:], -15) + b"\0" * 10_000_000
+    parsed = parse(repacked(data, b"\0" * 500_000))
+    assert parsed.pixel_data.nbytes == stored.nbytes
+    assert parsed.problem == ""
+    bomb = parse(repacked(data, b"\0" * 5_000_000))
+    assert bomb.problem.startswith("pixel_data_length")
+    assert bomb.header.rows_px == stored.shape[0]
+
+
+def test_deflated_pixels_beyond_the_limit_are_not_inflated(tmp_path, write_slice):
+    tags = {"Rows": 10_000, "Columns": 10_000, "TransferSyntaxUID": DeflatedExplicitVRLittleEndian}
+    parsed = parse(write_slice(tmp_path / "a.dcm", **tags).read_bytes())
+    assert parsed.problem.startswith("absurd_matrix")
+    assert len(parsed.pixel_data) < 20
+
+
+def test_a_deflated_file_with_damaged_meta_header_is_not_handed_to_a_parser_that_inflates_it_all(tmp_path, write_slice):
+    data = write_slice(tmp_path / "a.dcm", TransferSyntaxUID=DeflatedExplicitVRLittleEndian).read_bytes()
+    broken = data.replace(b"\x02\x00\x02\x00UI", b"\x02\x00\x02\x00XX")
+    with pytest.raises(DataError, match=r"^unreadable_header: a deflated file"):
+        parse(broken)
+
+
+def test_the_encoding_is_that_of_the_tags_not_that_of_the_syntax(tmp_path, write_slice, stored):
+    implicit = write_slice(tmp_path / "i.dcm", TransferSyntaxUID=ImplicitVRLittleEndian).read_bytes()
+    explicit = write_slice(tmp_path / "e.dcm").read_bytes()
+    for head, body in ((implicit, explicit), (explicit, implicit)):
+        mixed = head[: len(head) - len(without_meta(head))] + without_meta(body)
+        assert pixels_of(mixed) == stored.ravel().tolist()
+
+
+def test_the_scan_and_pydicom_give_the_same_file(tmp_path, write_slice):
+    data = write_slice(tmp_path / "a.dcm").read_bytes()
+    assert parse(data) == parse_with_pydicom(data)
+
+
+def repacked(data: bytes, trailing: bytes) -> bytes:
+    start = len(data) - len(without_meta(data))
     packer = zlib.compressobj(wbits=-15)
-    bomb = data[:start] + packer.compress(body) + packer.flush()
-    assert len(parse(bomb).pixel_data) <= 100_000
+    return data[:start] + packer.compress(zlib.decompress(data[start:], -15) + trailing) + packer.flush()
 
 
 @pytest.mark.parametrize("head", [b"", b"short", b"\0" * 300, b"PK\x03\x04" + b"\0" * 300, b"ID,Label\n" * 40])

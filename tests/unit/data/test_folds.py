@@ -2,7 +2,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ichtune.data.folds import FoldPlan, make_folds, read_folds, write_folds
+from ichtune.data.folds import (
+    FoldPlan,
+    fold_rates,
+    make_folds,
+    n_labelled_groups,
+    rate_deviation,
+    read_folds,
+    write_folds,
+)
 from ichtune.errors import ConfigError, DataError
 from ichtune.labels import LABELS, SUBTYPES
 
@@ -21,6 +29,10 @@ def patients(n: int, seed: int = 0, unlabelled: float = 0.0) -> pd.DataFrame:
     table["is_labelled"] = of >= n * unlabelled
     table.loc[~table["is_labelled"], list(LABELS)] = np.nan
     table["image_id"] = [f"ID_{row}" for row in range(len(table))]
+    table["dicom_study_uid"] = [f"T{number:05d}" for number in of]
+    table["series_instance_uid"] = [f"S{number:05d}" for number in of]
+    table["content_hash"] = [f"{row:032x}" for row in range(len(table))]
+    table["is_blank"] = False
     return table
 
 
@@ -35,6 +47,58 @@ def test_label_rates_are_within_five_per_cent_in_every_fold(k):
     deviation = rates(slices, make_folds(slices, k, 7)) / slices[list(LABELS)].mean() - 1
     assert deviation.shape == (k, len(LABELS))
     assert deviation.abs().max(axis=None) < 0.05
+
+
+@pytest.mark.parametrize(("n_patients", "k"), [(300, 3), (300, 5)])
+def test_a_few_hundred_patients_meet_five_per_cent_where_no_single_patient_forbids_it(n_patients, k):
+    slices = patients(n_patients, seed=3)
+    n_of = slices.groupby("patient_id")[list(LABELS)].sum()
+    attainable = [label for label in LABELS if (n_of[label] > 0).sum() >= 9 * k]
+    assert len(attainable) >= 4
+    deviation = rate_deviation(fold_rates(slices, make_folds(slices, k, 7)))
+    assert deviation[attainable].max() < 0.05
+
+
+def test_linked_patients_share_a_fold_and_are_counted():
+    slices = patients(40)
+    for one, other, column in (("P00001", "P00030", "dicom_study_uid"), ("P00030", "P00017", "content_hash")):
+        at = [slices.index[slices["patient_id"] == patient][0] for patient in (one, other)]
+        slices.loc[at[1], column] = slices.loc[at[0], column]
+    plan = make_folds(slices, 5, 7)
+    assert len({plan.fold_of[patient] for patient in ("P00001", "P00017", "P00030")}) == 1
+    assert plan.n_linked_groups == 1
+    assert make_folds(patients(40), 5, 7).n_linked_groups == 0
+
+
+def test_linked_patients_count_as_one_when_folds_are_asked_for():
+    slices = patients(4).assign(dicom_study_uid="one")
+    assert n_labelled_groups(slices) == 1
+    assert n_labelled_groups(patients(4, unlabelled=0.5)) == 2
+    with pytest.raises(ConfigError, match=r"got 1 \(linked patients count as one\); one patient cannot be split"):
+        make_folds(slices, 2, 7)
+
+
+def test_the_rates_of_each_fold_are_told():
+    slices = patients(30, unlabelled=0.3)
+    plan = make_folds(slices, 3, 7)
+    table = fold_rates(slices, plan)
+    labelled = slices[slices["is_labelled"]]
+    fold = plan.folds_for(labelled["patient_id"])
+    assert table.index.tolist() == [0, 1, 2]
+    assert table["n_patients"].sum() == 30
+    assert table["n"].tolist() == np.bincount(fold).tolist()
+    assert table["n_unlabelled"].sum() == len(slices) - len(labelled)
+    assert table.loc[1, "subdural"] == pytest.approx(labelled["subdural"][fold == 1].mean())
+    expected = max(abs(table["subdural"] / labelled["subdural"].mean() - 1))
+    assert rate_deviation(table)["subdural"] == pytest.approx(expected)
+
+
+def test_a_fold_without_labels_has_no_rates():
+    slices = patients(4, unlabelled=0.5)
+    table = fold_rates(slices, FoldPlan(5, 7, {"P00000": 0, "P00001": 0, "P00002": 1, "P00003": 2}))
+    assert table["n_patients"].tolist() == [2, 1, 1, 0, 0]
+    assert table["any"].isna().tolist() == [True, False, False, True, True]
+    assert rate_deviation(table.assign(epidural=0.0))[["any", "epidural"]].isna().tolist() == [False, True]
 
 
 def test_all_slices_of_a_patient_share_a_fold_labelled_or_not():
@@ -96,9 +160,12 @@ def test_impossible_numbers_of_folds_are_refused(n_patients, k, message):
 
 
 def test_a_plan_survives_the_disk(tmp_path):
-    plan = make_folds(patients(20), 4, 11)
+    slices = patients(20)
+    slices.loc[slices["patient_id"] == "P00003", "dicom_study_uid"] = "T00004"
+    plan = make_folds(slices, 4, 11)
     write_folds(plan, tmp_path / "folds.parquet")
     read = read_folds(tmp_path / "folds.parquet")
+    assert read.n_linked_groups == plan.n_linked_groups == 1
     assert (read.k, read.seed, read.plan_hash, dict(read.fold_of)) == (
         4,
         11,

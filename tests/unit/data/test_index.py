@@ -1,17 +1,22 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from ichtune.data.index import ROW_COLUMNS, build_slice_table, image_id_of, is_blank, read_file, slice_normal
+from ichtune.data import index
+from ichtune.data.content_hash import content_hash, near_hash
+from ichtune.data.dicom import SliceReading, read_slices
+from ichtune.data.index import ROW_COLUMNS, build_slice_table, image_id_of, read_file, slice_normal
+from ichtune.errors import DataError
 from ichtune.labels import LABELS
 from ichtune.tables import SLICES
 
 
 def table_of(folder: Path) -> pd.DataFrame:
     paths = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    rows = [read_file(folder / path, path).row for path in paths]
+    rows = [reading.row for path in paths for reading in read_file((folder / path).read_bytes(), path)]
     return build_slice_table(pd.DataFrame(rows).astype(ROW_COLUMNS)).set_index("path", drop=False)
 
 
@@ -108,12 +113,62 @@ def test_a_repaired_file_is_marked(tmp_path, write_slice):
     assert table_of(tmp_path)["repaired_12bit"].tolist() == [True, False]
 
 
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [([-1000, 60], True), ([-1000, 61], False), ([20, 80], True), ([90, 3000], True), ([-5, -3000], True)],
-)
-def test_blank_is_a_range_of_at_most_60_hu_in_the_brain_window(values, expected):
-    assert is_blank(np.array([values], np.int16)) == expected
+def test_a_row_holds_the_fingerprints_of_its_slice(tmp_path, write_slice):
+    write_slice(tmp_path / "a.dcm")
+    (reading,) = read_file((tmp_path / "a.dcm").read_bytes(), "a.dcm")
+    assert set(reading.row) == set(ROW_COLUMNS)
+    assert reading.row["content_hash"] == content_hash(reading.hu)
+    assert reading.row["near_hash"] == near_hash(reading.hu)
+    assert (reading.row["frame_number"], reading.row["is_blank"], reading.row["padding_ignored"]) == (1, False, False)
+
+
+def test_a_slice_without_anatomy_is_marked_blank(tmp_path, write_slice):
+    write_slice(tmp_path / "a.dcm", np.zeros((16, 12), np.uint16))
+    assert table_of(tmp_path)["is_blank"].tolist() == [True]
+
+
+def test_a_file_that_could_not_be_read_is_a_refused_row():
+    (reading,) = read_file(DataError("unreadable_file: Permission denied"), "sub/a.dcm")
+    assert (reading.hu, reading.row["path"], reading.row["reason"]) == (
+        None,
+        "sub/a.dcm",
+        "unreadable_file: Permission denied",
+    )
+    row = build_slice_table(pd.DataFrame([reading.row]).astype(ROW_COLUMNS)).iloc[0]
+    assert (row["image_id"], row["status"], row["content_hash"], row["n_at_position"]) == (
+        "sub/a.dcm",
+        "refused",
+        "",
+        0,
+    )
+
+
+def test_each_frame_of_a_file_is_a_row_with_a_name_of_its_own(tmp_path, write_slice, monkeypatch):
+    (plain,) = read_slices(write_slice(tmp_path / "m.dcm", SOPInstanceUID="1.2.9").read_bytes())
+
+    def three_frames(data):
+        for frame in (1, 2, 3):
+            header = replace(plain.header, frame_number=frame, image_position_mm=(0.0, 0.0, 5.0 * frame))
+            broken = frame == 2
+            yield SliceReading(
+                header, None if broken else plain.hu + np.int16(frame), "undecodable_pixels: x" if broken else ""
+            )
+
+    monkeypatch.setattr(index, "read_slices", three_frames)
+    rows = [reading.row for path in ("a.dcm", "b.dcm") for reading in read_file(b"", path)]
+    table = build_slice_table(pd.DataFrame(rows).astype(ROW_COLUMNS))
+    assert table["image_id"].tolist() == ["1.2.9#1", "1.2.9#2", "1.2.9#3", "1.2.9#1~2", "1.2.9#2~2", "1.2.9#3~2"]
+    assert table["status"].tolist() == ["ok", "refused", "ok", "duplicate", "refused", "duplicate"]
+    assert table["frame_number"].tolist() == [1, 2, 3, 1, 2, 3]
+    assert table["slice_rank"].tolist() == [0, -1, 1, -1, -1, -1]
+    assert table["spacing_mm"].tolist()[0] == 10
+    assert table["content_hash"].nunique() == 3  # two frames, and nothing for the broken ones
+
+
+def test_the_one_frame_of_a_file_goes_by_the_files_name(tmp_path, write_slice):
+    write_slice(tmp_path / "ID_abc.dcm", SOPInstanceUID="1.2.9")
+    write_slice(tmp_path / "b.dcm", SOPInstanceUID="1.2.10")
+    assert table_of(tmp_path)["image_id"].tolist() == ["ID_abc", "1.2.10"]
 
 
 def test_the_normal_is_row_times_column():

@@ -60,6 +60,34 @@ def test_repeats_that_agree_are_used_once_and_listed(tmp_path):
     assert values_of(table, "ID_a") == [1, 0, 0, 0, 0, 1]
 
 
+def test_the_competitions_24_repeated_rows_are_4_images_listed_once(tmp_path):
+    images = {f"ID_{number}": [0] * 6 for number in range(10)}
+    extra = "".join(f"ID_{number}_{label},0\n" for number in (1, 3, 5, 7) for label in LABELS)
+    table = read_labels(competition_csv(tmp_path / "l.csv", images, extra))
+    assert issues_of(table) == dict.fromkeys(("ID_1", "ID_3", "ID_5", "ID_7"), "duplicate_agrees")
+    assert set(table.issues["detail"]) == {"6 rows repeat the same values; used once"}
+    assert len(table.labels) == 10
+
+
+def test_known_bad_images_are_listed_and_keep_their_labels(tmp_path):
+    rows = {name: [1, 0, 0, 0, 0, 1] for name in ("ID_6431af929", "ID_a", "ID_d91d52bdc")}
+    table = read_labels(competition_csv(tmp_path / "l.csv", rows))
+    assert issues_of(table) == dict.fromkeys(("ID_6431af929", "ID_d91d52bdc"), "known_bad")
+    assert values_of(table, "ID_6431af929") == [1, 0, 0, 0, 0, 1]
+    slices = pd.DataFrame({"image_id": ["ID_6431af929", "ID_a"], "status": "ok"})
+    attached, issues = attach_labels(slices, table, tmp_path / "l.csv")
+    assert attached["is_labelled"].all()
+    assert sorted(issues["issue"]) == ["known_bad", "known_bad", "no_file"]
+
+
+def test_frames_of_one_file_are_labelled_by_their_own_names(tmp_path):
+    slices = pd.DataFrame({"image_id": ["1.2#1", "1.2#2", "1.2#3"], "status": "ok"})
+    (tmp_path / "w.csv").write_text(f"image_id,{','.join(LABELS)}\n1.2#2,1,0,0,0,0,1\n1.2,0,0,0,0,0,0\n")
+    attached, issues = attach_labels(slices, read_labels(tmp_path / "w.csv"), tmp_path / "w.csv")
+    assert attached["is_labelled"].tolist() == [False, True, False]
+    assert issues[["image_id", "issue"]].to_numpy().tolist() == [["1.2", "no_file"]]
+
+
 def test_repeats_that_disagree_make_the_slice_unlabelled(tmp_path):
     path = competition_csv(tmp_path / "l.csv", {"ID_a": [1, 0, 0, 0, 0, 1]}, "ID_a_epidural,1\n")
     table = read_labels(path)

@@ -4,7 +4,7 @@ import imagecodecs
 import numpy as np
 import pytest
 from pydicom import dcmread
-from pydicom.encaps import encapsulate
+from pydicom.encaps import encapsulate, get_frame
 from pydicom.uid import (
     JPEG2000Lossless,
     JPEGLosslessSV1,
@@ -23,12 +23,12 @@ ENCODERS = {
 }
 
 
-def compressed(path, frame: bytes, syntax, **tags) -> bytes:
+def compressed(path, frame: bytes | list[bytes], syntax, **tags) -> bytes:
     dataset = dcmread(path)
     dataset.file_meta.TransferSyntaxUID = syntax
     for keyword, value in tags.items():
         setattr(dataset, keyword, value)
-    dataset.PixelData = encapsulate([frame])
+    dataset.PixelData = encapsulate(frame if isinstance(frame, list) else [frame])
     dataset["PixelData"].VR = "OB"
     stream = io.BytesIO()
     dataset.save_as(stream, enforce_file_format=True)
@@ -100,3 +100,107 @@ def test_the_size_is_read_without_decoding(encode, stored):
 @pytest.mark.parametrize("frame", [b"", b"\xff\xd8", b"\xff\xd8\xff\xda", b"\xff\xd8" + b"\xff" * 50, b"GIF89a"])
 def test_a_stream_without_frame_header_has_no_size(frame):
     assert codestream_shape(frame) is None
+
+
+def three(stored) -> np.ndarray:
+    return np.stack([stored, stored // 2, stored[::-1]])
+
+
+def test_each_native_frame_is_a_view_of_the_file(tmp_path, write_slice, stored):
+    frames = three(stored)
+    path = write_slice(tmp_path / "a.dcm", stored, NumberOfFrames=3, PixelData=frames.tobytes())
+    data = path.read_bytes()
+    decoded = [decode_pixels(parse(data), frame) for frame in range(3)]
+    assert (np.stack(decoded) == frames).all()
+    assert all(np.shares_memory(image, np.frombuffer(data, np.uint8)) for image in decoded)
+
+
+def test_of_a_native_file_cut_short_the_frames_that_are_there_are_read(tmp_path, write_slice, stored):
+    frames = three(stored)
+    path = write_slice(tmp_path / "a.dcm", stored, NumberOfFrames=3, PixelData=frames.tobytes())
+    parsed = parse(path.read_bytes()[:-1])
+    assert (decode_pixels(parsed, 1) == frames[1]).all()
+    with pytest.raises(DataError, match=r"^truncated_pixel_data"):
+        decode_pixels(parsed, 2)
+
+
+@pytest.mark.parametrize(("n_frames", "rows"), [(4, 16), (2, 16), (3, 17), (3, 15)])
+def test_a_header_that_contradicts_the_length_of_all_frames_is_refused_for_each(
+    tmp_path, write_slice, stored, n_frames, rows
+):
+    path = write_slice(
+        tmp_path / "a.dcm", stored, NumberOfFrames=n_frames, Rows=rows, PixelData=three(stored).tobytes()
+    )
+    with pytest.raises(DataError, match=r"^pixel_data_length"):
+        decode_pixels(parse(path.read_bytes()), 0)
+
+
+@pytest.mark.parametrize("syntax", [*ENCODERS, RLELossless])
+def test_each_compressed_frame_is_decoded_and_a_broken_one_spoils_no_other(tmp_path, write_slice, stored, syntax):
+    frames = three(stored)
+    if syntax == RLELossless:
+        dataset = dcmread(write_slice(tmp_path / "b.dcm", stored, NumberOfFrames=3, PixelData=frames.tobytes()))
+        dataset.compress(RLELossless, encoding_plugin="pydicom")
+        streams = [get_frame(dataset.PixelData, frame, number_of_frames=3) for frame in range(3)]
+    else:
+        streams = [ENCODERS[syntax](image) for image in frames]
+    streams[1] = streams[1][: len(streams[1]) // 2]
+    parsed = parse(compressed(write_slice(tmp_path / "a.dcm"), streams, syntax, NumberOfFrames=3))
+    assert (decode_pixels(parsed, 2) == frames[2]).all()
+    assert (decode_pixels(parsed, 0) == frames[0]).all()
+    with pytest.raises(DataError, match=r"^(truncated|undecodable)"):
+        decode_pixels(parsed, 1)
+
+
+def test_a_frame_that_the_header_does_not_have_is_a_mistake_of_the_caller(tmp_path, write_slice):
+    parsed = parse(write_slice(tmp_path / "a.dcm").read_bytes())
+    with pytest.raises(ValueError, match=r"frame must lie in 0\.\.0, got 1"):
+        decode_pixels(parsed, 1)
+
+
+def j2k(image: np.ndarray) -> bytes:
+    return imagecodecs.jpeg2k_encode(image, level=0, codecformat="j2k")
+
+
+@pytest.mark.parametrize(
+    ("image", "tags"),
+    [
+        (np.full((16, 12), 200, np.uint8), {}),  # 8 bits, 12 are stored
+        (np.full((16, 12), -5, np.int16), {}),  # signed, the header says unsigned
+        (np.full((16, 12), 4096, np.uint16), {}),  # one more than 12 bits hold
+        (np.full((16, 12), 0xF000, np.uint16), {"PixelRepresentation": 1}),
+    ],
+)
+def test_a_stream_of_another_depth_or_sign_than_the_headers_is_refused(tmp_path, write_slice, image, tags):
+    data = compressed(write_slice(tmp_path / "a.dcm"), j2k(image), JPEG2000Lossless, **tags)
+    with pytest.raises(DataError, match=r"^undecodable_pixels: the compressed image (is|has)"):
+        decode_pixels(parse(data))
+
+
+@pytest.mark.parametrize("image", [np.full((16, 12), -5, np.int16), np.full((16, 12), 0x0FFB, np.uint16)])
+def test_signed_values_may_come_extended_or_as_their_stored_bits(tmp_path, write_slice, image):
+    data = compressed(write_slice(tmp_path / "a.dcm"), j2k(image), JPEG2000Lossless, PixelRepresentation=1)
+    assert ((decode_pixels(parse(data)) & 0x0FFF) == 0x0FFB).all()
+
+
+def test_eight_stored_bits_in_sixteen_allocated_are_read(tmp_path, write_slice):
+    image = np.arange(16 * 12, dtype=np.uint8).reshape(16, 12)
+    data = compressed(write_slice(tmp_path / "a.dcm"), j2k(image), JPEG2000Lossless, BitsStored=8, HighBit=7)
+    assert (decode_pixels(parse(data)) == image).all()
+
+
+def test_a_lossless_stream_with_a_hole_is_refused_although_its_decoder_takes_it(tmp_path, write_slice, stored):
+    stream = ENCODERS[JPEGLosslessSV1](stored)
+    holed = stream[:150] + stream[190:]
+    assert imagecodecs.jpegsof3_decode(holed).shape == stored.shape
+    with pytest.raises(DataError, match=r"^(truncated|undecodable)"):
+        decode_pixels(parse(compressed(write_slice(tmp_path / "a.dcm"), holed, JPEGLosslessSV1)))
+
+
+@pytest.mark.parametrize("syntax", [JPEGLosslessSV1, "1.2.840.10008.1.2.4.50"])
+def test_codes_too_few_for_the_matrix_are_refused_before_decoding(tmp_path, write_slice, monkeypatch, syntax):
+    monkeypatch.setattr("ichtune.data.pixel_decoders.decode_isolated", None)
+    frame = b"\xff\xd8\xff\xc3\x00\x0b\x10\x0f\xa0\x0f\xa0\x01\x01\x11\x00" + bytes(500) + b"\xff\xd9"
+    data = compressed(write_slice(tmp_path / "a.dcm"), frame, syntax, Rows=4000, Columns=4000)
+    with pytest.raises(DataError, match=r"^truncated_pixel_data: 518 compressed bytes cannot hold 4000 x 4000 pixels"):
+        decode_pixels(parse(data))

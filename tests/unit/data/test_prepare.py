@@ -1,7 +1,9 @@
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -32,6 +34,7 @@ def competition(tmp_path, write_slice) -> Path:
                 rng.integers(0, 4096, (32, 32), dtype=np.uint16),
                 SOPInstanceUID=image_id,
                 PatientID=f"ID_p{patient}",
+                StudyInstanceUID=f"1.2.3.{patient}",
                 SeriesInstanceUID=f"ID_s{patient}",
                 ImagePositionPatient=[0, 0, -5 * number],
             )
@@ -88,6 +91,114 @@ def test_other_labels_and_folds_need_no_other_cache(spec, tmp_path):
     assert second.cache_id == first.cache_id
     assert second.labelled == 2
     assert read_folds(Layout(spec.out).folds).k == 2
+
+
+def caches_of(out: Path) -> list[tuple[int | None, str]]:
+    return [(note["size_px"], note["crop"]) for note in Workspace(out).caches]
+
+
+def tables_of(out: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in out.glob("*.parquet")}
+
+
+def test_another_size_or_crop_adds_a_cache_and_changes_nothing_else(spec):
+    first = prepare(spec)
+    before, about = tables_of(spec.out), Workspace(spec.out).about
+    larger = prepare(replace(spec, size_px=24))
+    cropped = prepare(replace(spec, size_px=20, crops=("head", "tight")))
+    assert caches_of(spec.out) == [(16, "none"), (24, "none"), (20, "head"), (20, "tight")]
+    assert {larger.cache_id, cropped.cache_id} == {first.cache_id}
+    assert tables_of(spec.out) == before
+    after = Workspace(spec.out).about
+    assert {**after, "caches": []} == {**about, "caches": []}
+    workspace = Workspace(spec.out)
+    for image_px, crop, size_px in ((8, "none", 16), (20, "none", 24), (64, "none", 24), (64, "tight", 20)):
+        cache = workspace.cache_for(image_px, crop)
+        assert (cache.size_px, cache.crop, cache.rows_id) == (size_px, crop, after["rows_id"])
+
+
+def test_nothing_is_prepared_twice_in_whatever_order_it_is_asked_for(spec, monkeypatch):
+    prepare(replace(spec, crops=("none", "head")))
+    prepare(replace(spec, size_px=24, crops=("none", "head")))
+    cache_ids = [note["cache_id"] for note in Workspace(spec.out).caches]
+    monkeypatch.setattr("ichtune.data.shards.read_source", lambda *a: pytest.fail("a file was read again"))
+    monkeypatch.setattr("ichtune.data.cache_set.series_boxes", lambda *a: pytest.fail("boxes were looked for again"))
+    for size_px in (16, 24):
+        for crops in (("none",), ("head",), ("none", "head"), ("head", "none")):
+            assert prepare(replace(spec, size_px=size_px, crops=crops)).cache_reused
+    assert [note["cache_id"] for note in Workspace(spec.out).caches] == cache_ids
+
+
+def test_a_changed_source_starts_the_list_of_caches_anew(spec, competition, write_slice):
+    first = prepare(replace(spec, crops=("none", "head")))
+    prepare(replace(spec, size_px=24))
+    write_slice(competition / "stage_2_test" / "ID_new.dcm", SOPInstanceUID="ID_new", PatientID="ID_p9")
+    second = prepare(replace(spec, size_px=24, crops=("head",)))
+    assert caches_of(spec.out) == [(16, "none"), (24, "head")]
+    assert second.slices == first.slices + 1
+    assert second.cache_id != first.cache_id
+
+
+def test_a_cache_that_was_removed_is_built_again(spec):
+    prepare(replace(spec, crops=("none", "head")))
+    cache_id = Workspace(spec.out).cache_for(16, "head").cache_id
+    shutil.rmtree(Layout(spec.out).hu / cache_id)
+    prepare(spec)
+    assert caches_of(spec.out) == [(16, "none")]
+    assert not prepare(replace(spec, crops=("head",))).cache_reused
+    assert Workspace(spec.out).cache_for(16, "head").cache_id == cache_id
+
+
+def test_a_crop_is_cut_from_the_files_at_full_resolution(spec, competition, write_slice):
+    hu = np.full((64, 64), -1000, np.int16)
+    hu[20:44, 10:34] = np.random.default_rng(3).integers(0, 1000, (24, 24))
+    path = write_slice(
+        competition / "stage_2_train" / "ID_00.dcm",
+        (hu + 1024).astype(np.uint16),
+        SOPInstanceUID="ID_00",
+        PatientID="ID_p0",
+        SeriesInstanceUID="ID_own",
+        BitsStored=16,
+        HighBit=15,
+    )
+    assert path.is_file()
+    prepare(replace(spec, size_px=32, crops=("none", "tight")))
+    workspace = Workspace(spec.out)
+    row = workspace.slices.index[workspace.slices["image_id"] == "ID_00"][0]
+    # the box was found at 32 px, to a pixel of two; inside it no value was averaged with another
+    np.testing.assert_array_equal(
+        workspace.cache_for(32, "tight").read(row),
+        cv2.resize(hu[20:44, 10:34], (32, 32), interpolation=cv2.INTER_LINEAR),
+    )
+
+
+def test_progress_is_told_by_stage(spec):
+    told = []
+    prepare(replace(spec, crops=("none", "tight")), told.append)
+    ends = {progress.stage: progress for progress in told}
+    assert list(ends) == ["reading, 16 px", "finding boxes (tight)", "cropping (tight), 16 px"]
+    assert {(progress.n_done, progress.n_all) for progress in ends.values()} == {(14, 14)}
+
+
+def test_a_blank_slice_is_marked_and_stays(spec, competition, write_slice):
+    write_slice(competition / "stage_2_train" / "ID_00.dcm", np.zeros((32, 32), np.uint16), SOPInstanceUID="ID_00")
+    summary = prepare(replace(spec, crops=("none", "head", "tight")))
+    assert (summary.blank, summary.slices, summary.labelled) == (1, 14, 12)
+    workspace = Workspace(spec.out)
+    row = workspace.slices.index[workspace.slices["is_blank"]][0]
+    assert all((workspace.cache_for(16, crop).read(row) == -1024).all() for crop in ("none", "head", "tight"))
+
+
+def test_linked_patients_lower_the_default_number_of_folds(spec, competition, write_slice):
+    for patient in (1, 2, 3):
+        for number in range(2):
+            name = f"ID_{patient}{number}"
+            path = competition / "stage_2_train" / f"{name}.dcm"
+            pixels = np.random.default_rng(patient).integers(0, 4096, (32, 32), dtype=np.uint16)
+            write_slice(path, pixels, SOPInstanceUID=name, PatientID=f"ID_p{patient}", StudyInstanceUID="1.2.77")
+    summary = prepare(replace(spec, k=None))
+    assert summary.k == 4
+    assert any("1 groups of patients share" in warning for warning in summary.warnings)
 
 
 def test_native_size_keeps_each_matrix(spec):
@@ -178,6 +289,9 @@ def test_impossible_settings_are_refused(spec, tmp_path):
     for change, message in (
         ({"size_px": 1}, "--size"),
         ({"k": 1}, "--folds"),
+        ({"crops": ("heads",)}, "Did you mean 'head'"),
+        ({"crops": ()}, "--crop names no crop"),
+        ({"crops": ("none", "head"), "size_px": None}, "not --size native"),
         ({"n_processes": 0}, "--processes"),
     ):
         with pytest.raises(ConfigError, match=message):

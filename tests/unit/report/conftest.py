@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ichtune.data.hu_cache import CACHE_FORMAT, INDEX_DTYPE
+from ichtune.data.hu_cache import CACHE_FORMAT, index_of, pack_slice
 from ichtune.ensemble.blend import run_blend
 from ichtune.ensemble.spec import BlendSpec
 from ichtune.recipe import Recipe
@@ -23,15 +23,15 @@ UID = "1.2.840.113619.2.5.1762583153.215519"
 def write_hu_cache(folder: Path, has_pixels: np.ndarray) -> None:
     """Write a cache of one shard by hand: row i is filled with i HU, refused rows have no pixels."""
     folder.mkdir(parents=True)
-    index = np.zeros(len(has_pixels), dtype=INDEX_DTYPE)
-    index["height"] = index["width"] = np.where(has_pixels, SIZE_PX, 0)
-    index["offset"] = np.concatenate([[0], np.cumsum(np.where(has_pixels, SIZE_PX**2, 0))[:-1]])
-    pixels = np.repeat(np.flatnonzero(has_pixels), SIZE_PX**2).astype("<i2")
-    (folder / "00000.hu16").write_bytes(pixels.tobytes())
+    slices = [np.full((SIZE_PX, SIZE_PX), row, np.int16) if has else None for row, has in enumerate(has_pixels)]
+    packed = [b"" if hu is None else pack_slice(hu) for hu in slices]
+    index = index_of(packed, [(0, 0) if hu is None else hu.shape for hu in slices])
+    (folder / "00000.hu.b2").write_bytes(b"".join(packed))
     np.save(folder / "index.npy", index)
     digest = hashlib.sha256((folder / "index.npy").read_bytes()).hexdigest()
-    shards = [{"name": "00000.hu16", "n_bytes": pixels.nbytes, "sha256": ""}]
+    shards = [{"name": "00000.hu.b2", "n_bytes": sum(map(len, packed)), "checksum": ""}]
     about = {"cache_id": folder.name, "size_px": SIZE_PX, "format": CACHE_FORMAT, "n_rows": len(index)}
+    about |= {"crop": "none", "rows_id": "rows"}
     write_json({**about, "shards": shards, "index_sha256": digest}, folder / "cache.json")
 
 

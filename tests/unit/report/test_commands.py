@@ -35,6 +35,21 @@ def test_the_whole_job_in_order(full_workspace):
     assert notes == []
 
 
+def test_every_size_and_crop_is_prepared_again(full_workspace):
+    caches = [
+        {"cache_id": "cache1", "size_px": 8, "crop": "none"},
+        {"cache_id": "a", "size_px": 16, "crop": "head"},
+        {"cache_id": "b", "size_px": 8, "crop": "tight"},
+    ]
+    set_about(full_workspace, caches=caches)
+    commands, _ = redo_commands(full_workspace.open())
+    prepared = [command.partition("--out work")[2] for command in commands if command.startswith("ichtune prepare")]
+    assert prepared == [
+        " --size 8 --crop none,tight --folds 3 --seed 3",
+        " --size 16 --crop head --folds 3 --seed 3",
+    ]
+
+
 def test_one_folder_of_a_phantom_leads_to_the_whole_of_it(full_workspace):
     train = full_workspace.root / "phantom" / "stage_2_train"
     train.mkdir(parents=True)

@@ -1,3 +1,6 @@
+import json
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,8 +11,9 @@ from ichtune.ensemble.spec import BlendSpec
 from ichtune.errors import DataError
 from ichtune.recipe import Recipe
 from ichtune.report.predict_folder import last_blend, predict_folder, write_predictions
-from ichtune.tables import P_COLUMNS
+from ichtune.tables import P_COLUMNS, write_json
 from ichtune.training.crossval import assemble_run, train_fold
+from ichtune.workspace import Workspace
 
 COMMON = {"architecture": "tiny_convnet", "image_px": 32, "batch_size": 8, "epochs": 1, "lr": 3e-3}
 
@@ -50,6 +54,37 @@ def test_every_file_is_a_row_and_the_unreadable_one_says_why(blended, dicom, tmp
     assert usable[list(P_COLUMNS)].to_numpy().max() < 1
     assert steps == [(done, 6) for done in range(1, 7)]
     assert predictions.n_models == 6
+
+
+def test_the_crops_that_its_members_learnt_from_are_prepared(fake_workspace, dicom):
+    workspace = fake_workspace()
+    base = workspace.hu_cache.folder
+    shutil.copytree(base, base.with_name("cropped"))
+    about = json.loads((base / "cache.json").read_text(encoding="utf-8"))
+    write_json({**about, "cache_id": "cropped", "crop": "head"}, base.with_name("cropped") / "cache.json")
+    added = {"cache_id": "cropped", "size_px": 32, "crop": "head"}
+    write_json({**workspace.about, "caches": [*workspace.caches, added]}, workspace.layout.workspace_json)
+    workspace = Workspace(workspace.layout.root)
+    recipe = Recipe(**COMMON, crop="head")
+    for fold in range(3):
+        train_fold(workspace, recipe, fold)
+    assemble_run(workspace, recipe)
+    run_blend(workspace, BlendSpec(blender="equal_mean_logit"))
+
+    predictions = predict_folder(workspace, dicom)
+
+    assert predictions.n_predicted > 0
+    (new,) = [Workspace(path) for path in workspace.layout.new.iterdir()]
+    assert [(cache["size_px"], cache["crop"]) for cache in new.caches] == [(32, "none"), (32, "head")]
+    assert predict_folder(workspace, dicom, size_px=48).n_predicted == predictions.n_predicted
+    (new,) = [Workspace(path) for path in workspace.layout.new.iterdir()]
+    assert new.caches[-1] | {"cache_id": ""} == {"cache_id": "", "size_px": 48, "crop": "head"}
+
+
+def test_a_run_without_its_recipe_is_named(blended, dicom):
+    (blended.layout.runs / blended.run_ids()[0] / "recipe.json").unlink()
+    with pytest.raises(DataError, match=r"recipe.json does not hold the run's recipe; run `ichtune train` again"):
+        predict_folder(blended, dicom)
 
 
 def test_a_second_call_gives_the_same_without_reading_the_files_again(blended, dicom, monkeypatch):

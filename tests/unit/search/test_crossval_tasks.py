@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -31,6 +32,13 @@ def test_folds_that_are_trained_need_no_ray(fake_workspace, no_ray):
     sizes = workspace.folds[workspace.folds["image_id"].isin(workspace.labelled["image_id"])]["fold"].value_counts()
     weighted = sum(loss * sizes[fold] for fold, loss in enumerate(run.fold_losses)) / sizes.sum()
     assert run.oof_loss == pytest.approx(weighted)
+
+
+def test_a_recipe_whose_crop_was_not_prepared_needs_no_ray_to_be_refused(fake_workspace, no_ray):
+    recipes = [RECIPE, replace(RECIPE, crop="head")]
+
+    with pytest.raises(DataError, match=r"no cache with crop 'head'.*--size 32 --crop head"):
+        train_recipes(fake_workspace(), recipes, Resources())
 
 
 def test_progress_counts_finished_folds_whole_and_running_ones_by_their_curve(fake_workspace):

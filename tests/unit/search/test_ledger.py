@@ -94,7 +94,7 @@ def test_every_line_carries_its_versions(ledger, record):
     lines = [json.loads(line) for line in ledger.path.read_text().splitlines()]
 
     assert len(lines) == 3
-    assert all(line["schema_version"] == 1 and line["ichtune_version"] for line in lines)
+    assert all(line["schema_version"] == 2 and line["ichtune_version"] for line in lines)
     assert ledger.records()[0].reason == "why"
 
 

@@ -10,6 +10,7 @@ from ichtune.search.study import (
     SearchOptions,
     SearchResult,
     check_space,
+    inputs_of,
     n_concurrent,
     run_search,
     trial_resources,
@@ -51,6 +52,38 @@ def test_data_without_labels_is_refused_before_ray_is_started(fake_workspace, sp
         run_search(workspace, space, SearchOptions())
 
     assert not workspace.layout.searches.exists()
+
+
+def test_a_crop_that_was_not_prepared_is_refused_before_ray_is_started(fake_workspace, tmp_path):
+    workspace = fake_workspace()
+    path = tmp_path / "crops.yaml"
+    path.write_text("version: 1\nparameters:\n  epochs: 3\n  crop: [none, head]\n")
+
+    with pytest.raises(DataError, match=r"no cache with crop 'head'.*--size 224 --crop head --folds 3 --seed 7`"):
+        run_search(workspace, read_space(path), SearchOptions())
+
+    assert not workspace.layout.searches.exists()
+
+
+@pytest.mark.parametrize(
+    ("lines", "inputs"),
+    [
+        ("epochs: 3", [(224, "none")]),
+        ("crop: head", [(224, "head")]),
+        ("crop: [none, head]\n  image_px: [128, 256]", [(256, "head"), (256, "none")]),
+        ("image_px: {low: 64, high: 320, step: 32}", [(320, "none")]),
+        (
+            "architecture: [tiny_convnet, resnet18]\n  crop: {value: head, when: {architecture: resnet18}}",
+            [(224, "head"), (224, "none")],
+        ),
+        ("crop: [none, tight]\n  lr: [1e-3, 2e-3]\nstart_with:\n  - {crop: tight}", [(224, "none"), (224, "tight")]),
+    ],
+)
+def test_the_inputs_of_a_space_are_all_that_it_may_ask_for(tmp_path, lines, inputs):
+    path = tmp_path / "space.yaml"
+    path.write_text(f"version: 1\nparameters:\n  {lines}\n")
+
+    assert inputs_of(read_space(path)) == inputs
 
 
 def test_a_search_that_runs_already_is_not_joined_by_a_second(fake_workspace, space):

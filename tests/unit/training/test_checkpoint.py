@@ -41,7 +41,7 @@ def test_what_is_saved_comes_back(tmp_path: Path) -> None:
     for name, tensor in tensors().items():
         torch.testing.assert_close(got[name], tensor, rtol=0, atol=0)
     assert {key: about[key] for key in ABOUT} == ABOUT
-    assert about["schema_version"] == 1
+    assert about["schema_version"] == 2
     assert [p.name for p in path.parent.iterdir()] == ["weights.safetensors"]
 
 

@@ -1,6 +1,7 @@
 """Cross-validation: each labelled slice once, by a model that saw none of its patient; nothing trained twice."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from ichtune.data.folds import FoldPlan, make_folds, write_folds
+from ichtune.data.hu_cache import CACHE_JSON
 from ichtune.errors import ConfigError, ConflictError, DataError, NothingUsableError
 from ichtune.labels import LABELS
 from ichtune.metrics import weighted_log_loss
@@ -19,7 +21,7 @@ from ichtune.tables import P_COLUMNS, PREDICTIONS, SLICES, read_table, table_abo
 from ichtune.training import crossval
 from ichtune.training.crossval import (
     assemble_run,
-    check_size,
+    cache_to_read,
     finished_fold,
     fold_folder,
     fold_rows,
@@ -46,6 +48,18 @@ def change_folds(workspace: Workspace) -> Workspace:
     write_folds(plan, workspace.layout.folds)
     write_json({**workspace.about, "fold_plan_hash": plan.plan_hash}, workspace.layout.workspace_json)
     return Workspace(workspace.layout.root)
+
+
+def with_crop(workspace: Workspace, cache_id: str = "cropped", crop: str = "head") -> Workspace:
+    """Add a second cache with the same pixels under the name of a crop, and open the workspace anew."""
+    layout = workspace.layout
+    base = workspace.hu_cache
+    shutil.copytree(base.folder, layout.hu / cache_id)
+    about = json.loads((base.folder / CACHE_JSON).read_text(encoding="utf-8"))
+    write_json({**about, "cache_id": cache_id, "crop": crop}, layout.hu / cache_id / CACHE_JSON)
+    added = {"cache_id": cache_id, "size_px": base.size_px, "crop": crop}
+    write_json({**workspace.about, "caches": [*workspace.caches, added]}, layout.workspace_json)
+    return Workspace(layout.root)
 
 
 def files_of(folder: Path) -> dict[str, tuple[int, bytes]]:
@@ -226,11 +240,35 @@ def test_native_slices_of_several_sizes_name_the_option_that_mends_it(fake_works
     sizes = np.where(np.arange(len(workspace.slices)) % 2, 32, 64)
     slices = workspace.slices.assign(rows_px=sizes, columns_px=sizes)
     write_table(slices, workspace.layout.slices, SLICES)
-    check_size(workspace)
+    cache_to_read(workspace, 32, "none")
     native = Workspace(workspace.layout.root)
     native.hu_cache.size_px = None
-    with pytest.raises(DataError, match=r"got 2 sizes in a native cache; run `ichtune prepare ... --size 256`"):
+    with pytest.raises(
+        DataError, match=r"got 2 sizes in a native cache; run `ichtune prepare .* --size 32 --crop none"
+    ):
         open_batches(native, RECIPE)
+
+
+def test_a_recipe_reads_the_cache_with_its_crop(fake_workspace: FakeWorkspace) -> None:
+    workspace = with_crop(fake_workspace())
+    recipe = replace(RECIPE, crop="head")
+    assert open_batches(workspace, recipe).cache.cache_id == "cropped"
+    assert open_batches(workspace, RECIPE).cache.cache_id == workspace.about["cache_id"]
+    train_fold(workspace, recipe, 0, CPU)
+    kept = json.loads((fold_folder(workspace, recipe, 0) / "run.json").read_text(encoding="utf-8"))
+    assert kept["read_cache_id"] == "cropped"
+    assert kept["cache_id"] == workspace.about["cache_id"]
+
+
+def test_a_cache_that_is_added_later_leaves_a_trained_fold_as_it_is(fake_workspace: FakeWorkspace) -> None:
+    workspace = fake_workspace()
+    trained = train_fold(workspace, RECIPE, 0, CPU)
+    assert finished_fold(with_crop(workspace), RECIPE, 0) == trained
+
+
+def test_a_crop_that_was_not_prepared_names_the_command(fake_workspace: FakeWorkspace) -> None:
+    with pytest.raises(DataError, match=r"no cache with crop 'tight', only none; build it with `ichtune prepare"):
+        open_batches(fake_workspace(), replace(RECIPE, crop="tight"))
 
 
 def test_plans_of_this_test_differ(fake_workspace: FakeWorkspace) -> None:
