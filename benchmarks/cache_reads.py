@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 
 from benchmarks.head_slices import write_slices
-from ichtune.data.cache_build import CacheSpec, build_cache
-from ichtune.data.hu_cache import HuCache
+from ichtune.data.cache.build import CacheSpec, build_cache
+from ichtune.data.cache.hu_cache import HuCache
 from ichtune.data.source_files import find_files
 
 CACHE_PX = 256

@@ -20,7 +20,7 @@ from PIL import Image
 from pydicom import dcmread
 
 from benchmarks.head_slices import SIZE_PX, write_slices
-from ichtune.data.cache_build import CacheSpec, build_cache
+from ichtune.data.cache.build import CacheSpec, build_cache
 from ichtune.data.source_files import find_files
 
 CACHE_PX = 256

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from ichtune.data.phantom import PhantomSpec, write_phantom
+from ichtune.data.phantom.generate import PhantomSpec, write_phantom
 from ichtune.data.prepare import PrepareSpec, prepare
 from ichtune.recipe import Recipe
 from ichtune.training.crossval import fold_rows, open_batches

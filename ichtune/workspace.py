@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ichtune.data.cache.hu_cache import HuCache
 from ichtune.data.folds import FoldPlan, read_folds
-from ichtune.data.hu_cache import HuCache
 from ichtune.errors import ConfigError, DataError, nearest
 from ichtune.labels import LABELS
 from ichtune.layout import Layout

@@ -8,8 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ichtune.data.folds import make_folds, write_folds
-from ichtune.data.hu_cache import (
+from ichtune.data.cache.hu_cache import (
     CACHE_FORMAT,
     CACHE_JSON,
     INDEX_FILE,
@@ -18,6 +17,7 @@ from ichtune.data.hu_cache import (
     index_of,
     pack_slice,
 )
+from ichtune.data.folds import make_folds, write_folds
 from ichtune.labels import ANY, LABELS, SUBTYPES
 from ichtune.layout import Layout
 from ichtune.tables import LABEL_ISSUES, SLICES, write_json, write_table
@@ -93,7 +93,7 @@ def with_refused_and_duplicate(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def write_hu_cache(folder: Path, slices: list[np.ndarray | None], size_px: int) -> None:
-    """Write a cache of one shard, as ``ichtune.data.hu_cache`` describes it."""
+    """Write a cache of one shard, as ``ichtune.data.cache.hu_cache`` describes it."""
     folder.mkdir(parents=True)
     packed = [b"" if hu is None else pack_slice(hu) for hu in slices]
     index = index_of(packed, [(0, 0) if hu is None else hu.shape for hu in slices])

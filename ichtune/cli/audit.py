@@ -13,9 +13,9 @@ from ichtune.errors import ConfigError, ConflictError, DataError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ichtune.data.audit import Split
-    from ichtune.data.cache_check import CacheCheck
-    from ichtune.data.near_duplicates import NearDuplicates
+    from ichtune.data.audit.leaks import Split
+    from ichtune.data.audit.near_duplicates import NearDuplicates
+    from ichtune.data.cache.check import CacheCheck
     from ichtune.workspace import Workspace
 
 
@@ -58,8 +58,8 @@ def audit(
 
 
 def _audit(work: Path, split_file: Path | None, out: Path | None, *, tables_only: bool, quiet: bool) -> AuditResult:
-    from ichtune.data.audit import advice, check_leaks, leaks_of
-    from ichtune.data.split_file import plan_split, read_split
+    from ichtune.data.audit.leaks import advice, check_leaks, leaks_of
+    from ichtune.data.audit.split_file import plan_split, read_split
     from ichtune.workspace import Workspace
 
     if out is not None and tables_only:
@@ -88,7 +88,7 @@ def _raise_what_is_wrong(found: AuditResult) -> None:
 
 def _check_caches(workspace: "Workspace", *, read_checksums: bool, quiet: bool) -> list["CacheCheck"]:
     """Every cache of the workspace, the base one first."""
-    from ichtune.data.cache_check import check_cache
+    from ichtune.data.cache.check import check_cache
 
     listed = workspace.about.get("caches") or []
     cache_ids = list(dict.fromkeys([workspace.about["cache_id"], *(cache["cache_id"] for cache in listed)]))
@@ -103,14 +103,14 @@ def _check_caches(workspace: "Workspace", *, read_checksums: bool, quiet: bool) 
 
 
 def _near(workspace: "Workspace", quiet: bool) -> "NearDuplicates":
-    from ichtune.data.near_duplicates import near_duplicates
+    from ichtune.data.audit.near_duplicates import near_duplicates
 
     with console.progress("comparing", unit="slices", quiet=quiet) as bar:
         return near_duplicates(workspace.slices, workspace.hu_cache.read, bar.update)
 
 
 def _write_pairs(near: "NearDuplicates | None", split: "Split", out: Path | None) -> "pd.DataFrame | None":
-    from ichtune.data.near_duplicates import with_sides
+    from ichtune.data.audit.near_duplicates import with_sides
     from ichtune.tables import whole_file
 
     if near is None:

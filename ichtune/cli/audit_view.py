@@ -7,9 +7,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.table import Table
 
-    from ichtune.data.audit import LeakCheck, Split
-    from ichtune.data.cache_check import CacheCheck
-    from ichtune.data.near_duplicates import NearDuplicates
+    from ichtune.data.audit.leaks import LeakCheck, Split
+    from ichtune.data.audit.near_duplicates import NearDuplicates
+    from ichtune.data.cache.check import CacheCheck
 
 PLURALS = {"patient": "patients", "study": "studies", "series": "series", "content": "identical pictures"}
 _SHOWN_PAIRS = 10
@@ -100,7 +100,7 @@ def pairs_table(pairs: "pd.DataFrame") -> "Table":
 
 def notes(found: AuditResult) -> list[str]:
     """Return what a person should know about how the proof was made, in whole sentences."""
-    from ichtune.data.near_duplicates import NEAR_HU
+    from ichtune.data.audit.near_duplicates import NEAR_HU
 
     slices, split, near = found.slices, found.split, found.near
     said = []

@@ -114,7 +114,7 @@ def ladder_table(rows: list[dict[str, Any]], *, is_generated: bool) -> Any:
     """Return the ladder as a rich table; its title says so where the data is generated."""
     from rich.table import Table
 
-    from ichtune.data.phantom_folder import GENERATED_DATA
+    from ichtune.data.phantom.folder import GENERATED_DATA
 
     on = f" on {GENERATED_DATA}" if is_generated else ""
     table = Table(title=f"Weighted log loss{on}, lower is better (95 % patient bootstrap)")

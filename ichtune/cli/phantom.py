@@ -28,7 +28,7 @@ def phantom(
     """
     from dataclasses import asdict
 
-    from ichtune.data.phantom import TRAIN_CSV, PhantomSpec, write_phantom
+    from ichtune.data.phantom.generate import TRAIN_CSV, PhantomSpec, write_phantom
 
     spec = PhantomSpec(n_patients=patients, size_px=size, difficulty=difficulty, seed=seed, test_fraction=test_fraction)
     start = time.monotonic()

@@ -14,8 +14,8 @@ from ichtune.errors import ConfigError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ichtune.data.cache_build import RunShards
-    from ichtune.data.cache_set import CacheNote, PrepareProgress
+    from ichtune.data.cache.build import RunShards
+    from ichtune.data.cache.cache_set import CacheNote, PrepareProgress
     from ichtune.data.prepare import PrepareSpec
     from ichtune.data.prepare_summary import PrepareSummary
 

@@ -49,7 +49,7 @@ def score(
 
 
 def _is_generated(truth: Path, work: Path | None) -> bool:
-    from ichtune.data.phantom_folder import MANIFEST
+    from ichtune.data.phantom.folder import MANIFEST
     from ichtune.workspace import Workspace
 
     if (truth.resolve().parent / MANIFEST).is_file():
@@ -61,7 +61,7 @@ def _is_generated(truth: Path, work: Path | None) -> bool:
 
 def _show(scored: dict[str, Any]) -> None:
     from ichtune.cli.blend import ladder_table
-    from ichtune.data.phantom_folder import GENERATED_DATA
+    from ichtune.data.phantom.folder import GENERATED_DATA
 
     is_generated = "generated" in scored
     if "ladder" in scored:

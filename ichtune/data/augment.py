@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ichtune.data.resize import AIR_HU
+from ichtune.data.cache.resize import AIR_HU
 from ichtune.errors import ConfigError, nearest
 
 

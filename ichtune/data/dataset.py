@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 
 from ichtune.data.augment import augment_batch
-from ichtune.data.hu_cache import HuCache
+from ichtune.data.cache.hu_cache import HuCache
+from ichtune.data.cache.resize import AIR_HU
 from ichtune.data.neighbours import neighbour_rows
-from ichtune.data.resize import AIR_HU
 from ichtune.labels import LABELS
 
 

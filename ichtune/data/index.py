@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from ichtune.data.content_hash import fingerprint
-from ichtune.data.dicom import SliceReading, read_slices
-from ichtune.data.dicom_header import SliceHeader, slice_normal
+from ichtune.data.dicom.header import SliceHeader, slice_normal
+from ichtune.data.dicom.reader import SliceReading, read_slices
 from ichtune.data.series_geometry import add_series_geometry, normal_tilt_deg
 from ichtune.data.source_files import readable_path
 from ichtune.errors import DataError

@@ -10,14 +10,14 @@ from typing import Any
 
 import pandas as pd
 
-from ichtune.data.cache_build import CacheBuild, CacheSpec, RunShards
-from ichtune.data.cache_set import CacheBuilder, CacheNote, OnProgress, base_note, earlier_caches, merge_caches
+from ichtune.data.cache.build import CacheBuild, CacheSpec, RunShards
+from ichtune.data.cache.cache_set import CacheBuilder, CacheNote, OnProgress, base_note, earlier_caches, merge_caches
+from ichtune.data.cache.hu_cache import HuCache, file_sha256
 from ichtune.data.folds import FoldPlan, make_folds, write_folds
-from ichtune.data.hu_cache import HuCache, file_sha256
 from ichtune.data.index import build_slice_table
 from ichtune.data.label_table import attach_labels, no_issues, read_labels
 from ichtune.data.patient_groups import patient_groups
-from ichtune.data.phantom_folder import find_phantom
+from ichtune.data.phantom.folder import find_phantom
 from ichtune.data.prepare_summary import PrepareSummary, refusal_codes, summarise
 from ichtune.data.source_files import find_files
 from ichtune.errors import ConfigError, DataError, NothingUsableError, StorageError, nearest
@@ -220,6 +220,9 @@ def _write(
     try:
         if any(earlier.get(key) != value for key, value in about.items() if key != "caches"):
             layout.workspace_json.unlink(missing_ok=True)  # a half-changed workspace must not look whole
+        for path in (layout.slices, layout.label_issues, layout.folds, layout.workspace_json):
+            for leftover in layout.root.glob(f".{path.name}.*.tmp"):  # of a run that was killed while it wrote
+                leftover.unlink(missing_ok=True)
         write_table(slices, layout.slices, SLICES, inputs)
         write_table(issues, layout.label_issues, LABEL_ISSUES, inputs)
         if plan:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from ichtune.data.cache_set import CacheNote, base_note
+from ichtune.data.cache.cache_set import CacheNote, base_note
 from ichtune.data.folds import FoldPlan
 from ichtune.data.label_table import KNOWN_BAD
 from ichtune.data.series_geometry import series_table

@@ -11,8 +11,8 @@ from itertools import pairwise
 from pathlib import Path
 
 from ichtune.data.archives import ZIP_SUFFIX, Archive, ZipMember, list_members, read_head, read_member
-from ichtune.data.dicom import MAX_FILE_BYTES
-from ichtune.data.dicom_parse import is_dicom
+from ichtune.data.dicom.parse import is_dicom
+from ichtune.data.dicom.reader import MAX_FILE_BYTES
 from ichtune.errors import DataError, NothingUsableError, StorageError
 
 #: Names that promise DICOM: such a file is a row of the table even when it turns out to be something else.

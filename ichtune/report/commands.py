@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ichtune.data.phantom_folder import MANIFEST, find_phantom
+from ichtune.data.phantom.folder import MANIFEST, find_phantom
 from ichtune.ensemble.ladder import BLEND
 from ichtune.ensemble.spec import read_spec
 from ichtune.errors import DataError

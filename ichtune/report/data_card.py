@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ichtune.data.cache.hu_cache import CACHE_JSON
 from ichtune.data.folds import fold_rates
-from ichtune.data.hu_cache import CACHE_JSON
 from ichtune.data.label_table import LABEL_ISSUE_KINDS
 from ichtune.data.series_geometry import series_table
 from ichtune.labels import LABELS

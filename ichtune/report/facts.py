@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from ichtune.data.phantom_folder import GENERATED_DATA
+from ichtune.data.phantom.folder import GENERATED_DATA
 from ichtune.report.blend_facts import BlendFacts, LadderRow, collect_blend, collect_ladder
 from ichtune.report.data_facts import DataFacts, collect_data
 from ichtune.report.provenance import MadeFacts, collect_made

@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ichtune.data.hu_cache import HuCache
+from ichtune.data.cache.hu_cache import HuCache
 from ichtune.labels import LABELS
 from ichtune.report.png import LABEL_COLOURS, Page, png_page
 from ichtune.report.series_view import SeriesView, Tile

@@ -13,8 +13,8 @@ from typing import Any
 
 import cv2
 
-from ichtune.data.shard_pool import RunShards
-from ichtune.data.shards import ShardResult, ShardTask, build_shard
+from ichtune.data.cache.shard_pool import RunShards
+from ichtune.data.cache.shards import ShardResult, ShardTask, build_shard
 from ichtune.errors import ConfigError, DataError, IchtuneError, StorageError
 from ichtune.search.cluster import ray_session
 from ichtune.version import __version__

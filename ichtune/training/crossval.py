@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 import torch
 
+from ichtune.data.cache.hu_cache import HuCache
 from ichtune.data.dataset import SliceBatches
-from ichtune.data.hu_cache import HuCache
 from ichtune.errors import ConfigError, ConflictError, DataError, NothingUsableError
 from ichtune.labels import LABELS
 from ichtune.metrics import weighted_log_loss

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import ray
 
-from ichtune.data.cache_build import CacheBuild, CacheSpec, Progress, build_cache
-from ichtune.data.phantom_headers import ENCODINGS, SeriesHeader, encode_file
-from ichtune.data.shards import ShardResult, ShardTask, build_shard
+from ichtune.data.cache.build import CacheBuild, CacheSpec, Progress, build_cache
+from ichtune.data.cache.shards import ShardResult, ShardTask, build_shard
+from ichtune.data.phantom.headers import ENCODINGS, SeriesHeader, encode_file
 from ichtune.data.source_files import find_files
 from ichtune.errors import DataError
 from ichtune.search import shard_tasks

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ichtune.data.augment import AUGMENTATIONS, augment_batch, find_augmentation
-from ichtune.data.resize import AIR_HU
+from ichtune.data.cache.resize import AIR_HU
 
 pytestmark = pytest.mark.parametrize("name", AUGMENTATIONS)
 

@@ -20,8 +20,10 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from ichtune.data import dicom, dicom_parse, dicom_scan
-from ichtune.data.dicom_parse import ParsedFile
+from ichtune.data.dicom import parse as dicom_parse
+from ichtune.data.dicom import reader as dicom
+from ichtune.data.dicom import scan as dicom_scan
+from ichtune.data.dicom.parse import ParsedFile
 
 MakeFile = Callable[..., bytes]
 _NATIVE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian)

@@ -10,7 +10,7 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from ichtune.data.dicom import SliceReading, read_slices
+from ichtune.data.dicom.reader import SliceReading, read_slices
 
 HU = np.array([[-1000, -500, -1, 0], [1, 40, 80, 300], [1000, 2000, 3000, 3071]])
 

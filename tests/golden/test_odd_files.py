@@ -17,8 +17,8 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from ichtune.data.dicom import REASONS, SliceReading, read_slices
-from ichtune.data.dicom_parse import parse
+from ichtune.data.dicom.parse import parse
+from ichtune.data.dicom.reader import REASONS, SliceReading, read_slices
 
 imagecodecs = pytest.importorskip("imagecodecs")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ichtune.data.dicom import DicomFile, read_hu
+from ichtune.data.dicom.reader import DicomFile, read_hu
 from ichtune.data.prepare import PrepareSpec, prepare
 from ichtune.errors import DataError
 from ichtune.workspace import Workspace

@@ -31,7 +31,7 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
-from ichtune.data.dicom_header import TAGS
+from ichtune.data.dicom.header import TAGS
 
 SIDE = 32
 MARK = re.compile(rb"(?i)z\0?q\0?x\0?j\0?v\0?((?:[0-9]\0?){5})")

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ichtune.data.hu_cache import verify_cache
-from ichtune.data.phantom import PhantomSpec, write_phantom
+from ichtune.data.cache.hu_cache import verify_cache
+from ichtune.data.phantom.generate import PhantomSpec, write_phantom
 
 pytestmark = pytest.mark.slow
 
@@ -27,7 +27,7 @@ HOST = """
 import os, signal, sys, time
 from pathlib import Path
 
-from ichtune.data import shards
+from ichtune.data.cache import shards
 from ichtune.data.prepare import PrepareSpec, prepare
 
 

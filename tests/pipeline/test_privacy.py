@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from ichtune.data.hu_cache import HuCache
+from ichtune.data.cache.hu_cache import HuCache
 from ichtune.labels import LABELS
 
 pytestmark = pytest.mark.slow

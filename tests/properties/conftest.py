@@ -17,8 +17,8 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 
-from ichtune.data.dicom import SliceReading, read_slices
-from ichtune.data.phantom_headers import ENCODINGS, SeriesHeader, encode_file, stored_pixels
+from ichtune.data.dicom.reader import SliceReading, read_slices
+from ichtune.data.phantom.headers import ENCODINGS, SeriesHeader, encode_file, stored_pixels
 
 FOLDER = Path(__file__).parents[3] / "shared" / "data" / "transfer_syntaxes"
 JPEG = "1.2.840.10008.1.2.4."

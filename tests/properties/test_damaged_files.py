@@ -31,8 +31,8 @@ from pydicom.dataset import Dataset, FileDataset
 from pydicom.pixels import get_decoder
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from ichtune.data import isolated_decoder
-from ichtune.data.dicom import REASONS, SliceReading, read_slices
+from ichtune.data.dicom import isolated_decoder
+from ichtune.data.dicom.reader import REASONS, SliceReading, read_slices
 
 SEED = 20190911
 JPEG = "1.2.840.10008.1.2.4."

@@ -6,9 +6,9 @@ import pytest
 from rich.console import Console
 
 from ichtune.cli.audit_view import AuditResult, audit_json, checks_table, notes, pairs_table, rates_table
-from ichtune.data.audit import Split, check_leaks
-from ichtune.data.cache_check import CacheCheck
-from ichtune.data.near_duplicates import NearDuplicates
+from ichtune.data.audit.leaks import Split, check_leaks
+from ichtune.data.audit.near_duplicates import NearDuplicates
+from ichtune.data.cache.check import CacheCheck
 from ichtune.labels import LABELS
 
 

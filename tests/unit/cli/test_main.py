@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-import ichtune.data.phantom
+import ichtune.data.phantom.generate
 from ichtune.cli.main import COMMANDS, app, main, option_names
 from ichtune.errors import ConfigError, ConflictError, DataError, IchtuneError, NothingUsableError, StorageError
 from ichtune.version import __version__
@@ -50,7 +50,7 @@ def failing_phantom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "type[Fa
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
-    monkeypatch.setattr(ichtune.data.phantom, "write_phantom", Failing.fail)
+    monkeypatch.setattr(ichtune.data.phantom.generate, "write_phantom", Failing.fail)
     return Failing
 
 
@@ -203,11 +203,11 @@ def test_settings_file_and_environment_reach_a_command(
 ) -> None:
     seen: list[int] = []
 
-    def write(_: Path, spec: ichtune.data.phantom.PhantomSpec, **__: object) -> None:
+    def write(_: Path, spec: ichtune.data.phantom.generate.PhantomSpec, **__: object) -> None:
         seen.append(spec.n_patients)
         failing_phantom.fail()
 
-    monkeypatch.setattr(ichtune.data.phantom, "write_phantom", write)
+    monkeypatch.setattr(ichtune.data.phantom.generate, "write_phantom", write)
     failing_phantom.error = DataError("enough")
     (tmp_path / "ichtune.toml").write_text("[phantom]\npatients = 31\n")
     main(["phantom", "out", "-q"])

@@ -10,8 +10,8 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from typer.testing import CliRunner
 
 from ichtune.cli.prepare import StageBars, prepare, read_size
-from ichtune.data.cache_set import PrepareProgress
-from ichtune.data.shards import build_shard
+from ichtune.data.cache.cache_set import PrepareProgress
+from ichtune.data.cache.shards import build_shard
 from ichtune.errors import ConfigError
 from ichtune.labels import LABELS
 

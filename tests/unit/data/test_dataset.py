@@ -5,8 +5,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from ichtune.data.cache.resize import AIR_HU
 from ichtune.data.dataset import SliceBatches, batch_rows, n_steps, neighbour_rows
-from ichtune.data.resize import AIR_HU
 from ichtune.errors import DataError
 from ichtune.workspace import Workspace
 

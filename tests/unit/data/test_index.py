@@ -7,7 +7,7 @@ import pytest
 
 from ichtune.data import index
 from ichtune.data.content_hash import content_hash, near_hash
-from ichtune.data.dicom import SliceReading, read_slices
+from ichtune.data.dicom.reader import SliceReading, read_slices
 from ichtune.data.index import ROW_COLUMNS, build_slice_table, image_id_of, read_file, slice_normal
 from ichtune.errors import DataError
 from ichtune.labels import LABELS

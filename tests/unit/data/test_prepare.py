@@ -83,6 +83,16 @@ def test_an_unchanged_data_set_is_not_prepared_twice(spec):
     assert {path: path.read_bytes() for path in spec.out.rglob("*.parquet")} == before
 
 
+def test_what_a_killed_run_was_writing_is_removed(spec):
+    spec.out.mkdir(parents=True)
+    leftover = spec.out / ".slices.parquet.4711.tmp"
+    leftover.write_bytes(b"half")
+    of_another_command = spec.out / ".trials.parquet.4711.tmp"
+    of_another_command.write_bytes(b"half")
+    prepare(spec)
+    assert (leftover.exists(), of_another_command.exists()) == (False, True)
+
+
 def test_other_labels_and_folds_need_no_other_cache(spec, tmp_path):
     first = prepare(spec)
     (tmp_path / "wide.csv").write_text(f"image_id,{','.join(LABELS)}\nID_00,0,0,0,0,0,0\nID_10,1,1,0,0,0,0\n")
@@ -121,8 +131,10 @@ def test_nothing_is_prepared_twice_in_whatever_order_it_is_asked_for(spec, monke
     prepare(replace(spec, crops=("none", "head")))
     prepare(replace(spec, size_px=24, crops=("none", "head")))
     cache_ids = [note["cache_id"] for note in Workspace(spec.out).caches]
-    monkeypatch.setattr("ichtune.data.shards.read_source", lambda *a: pytest.fail("a file was read again"))
-    monkeypatch.setattr("ichtune.data.cache_set.series_boxes", lambda *a: pytest.fail("boxes were looked for again"))
+    monkeypatch.setattr("ichtune.data.cache.shards.read_source", lambda *a: pytest.fail("a file was read again"))
+    monkeypatch.setattr(
+        "ichtune.data.cache.cache_set.series_boxes", lambda *a: pytest.fail("boxes were looked for again")
+    )
     for size_px in (16, 24):
         for crops in (("none",), ("head",), ("none", "head"), ("head", "none")):
             assert prepare(replace(spec, size_px=size_px, crops=crops)).cache_reused

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ichtune.data import source_files
-from ichtune.data.cache_build import CacheSpec, build_cache
+from ichtune.data.cache.build import CacheSpec, build_cache
 from ichtune.data.source_files import SourceFile, find_files, read_ahead, read_source, readable_path, state_hash
 from ichtune.errors import DataError, NothingUsableError, StorageError
 

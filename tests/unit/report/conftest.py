@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ichtune.data.hu_cache import CACHE_FORMAT, index_of, pack_slice
+from ichtune.data.cache.hu_cache import CACHE_FORMAT, index_of, pack_slice
 from ichtune.ensemble.blend import run_blend
 from ichtune.ensemble.spec import BlendSpec
 from ichtune.recipe import Recipe

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ichtune.data.phantom import PhantomSpec, write_phantom
+from ichtune.data.phantom.generate import PhantomSpec, write_phantom
 from ichtune.ensemble.blend import run_blend
 from ichtune.ensemble.spec import BlendSpec
 from ichtune.errors import DataError

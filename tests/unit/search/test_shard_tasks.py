@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from ichtune.data.shards import CacheSpec, ShardResult, ShardTask
+from ichtune.data.cache.shards import CacheSpec, ShardResult, ShardTask
 from ichtune.data.source_files import SourceFile
 from ichtune.errors import ConfigError, DataError, StorageError
 from ichtune.search import shard_tasks

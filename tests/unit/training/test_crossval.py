@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 import torch
 
+from ichtune.data.cache.hu_cache import CACHE_JSON
 from ichtune.data.folds import FoldPlan, make_folds, write_folds
-from ichtune.data.hu_cache import CACHE_JSON
 from ichtune.errors import ConfigError, ConflictError, DataError, NothingUsableError
 from ichtune.labels import LABELS
 from ichtune.metrics import weighted_log_loss

@@ -1,0 +1,1 @@
+"""Proof that nothing straddles folds, or train and test."""

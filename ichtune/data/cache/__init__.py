@@ -1,0 +1,1 @@
+"""The HU cache: slices resized or cropped, packed into shards, built in parallel, read by row."""

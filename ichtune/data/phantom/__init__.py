@@ -1,0 +1,1 @@
+"""Generated head-CT series with known truth, written as real DICOM files."""
