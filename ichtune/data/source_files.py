@@ -24,6 +24,8 @@ _OTHER_SUFFIXES = frozenset({".csv", ".json", ".parquet", ".yaml", ".yml", ".md"
 #: Folder in archives made on a Mac: icons and tags, under the names of the files that they belong to.
 _RESOURCE_FORKS = "__MACOSX"
 _HEAD_BYTES = 256
+#: Read at a time beyond what a file was listed with.
+_READ_BYTES = 16 << 20
 #: Errors of the machine or of a share, which say nothing about the file.
 _SOURCE_IS_AWAY = {
     errno.ESTALE,
@@ -118,16 +120,13 @@ def read_source(folder: Path, file: SourceFile) -> bytes:
         FileNotFoundError: the file is gone, or its archive is no longer the one that was listed.
         StorageError: the whole source is out of reach.
     """
-    location = folder / (file.member.archive.path if file.member else file.path)
+    location = os.path.join(folder, file.member.archive.path if file.member else file.path)
     try:
         if file.member:
             return read_member(folder, file.member, file.size_bytes, MAX_FILE_BYTES)
-        with location.open("rb") as opened:
-            data = opened.read(min(file.size_bytes, MAX_FILE_BYTES) + 1)
-            if len(data) > file.size_bytes:  # it grew since it was listed
-                data += opened.read(MAX_FILE_BYTES + 1 - len(data))
+        data = _whole_file(location, file.size_bytes)
     except FileNotFoundError as error:
-        if location.is_symlink():
+        if os.path.islink(location):
             raise DataError("unreadable_file: a link to a file that is not there") from error
         raise
     except OSError as error:
@@ -140,6 +139,21 @@ def read_source(folder: Path, file: SourceFile) -> bytes:
     if len(data) > MAX_FILE_BYTES:
         raise DataError(f"unreadable_file: larger than {MAX_FILE_BYTES >> 20} MiB")
     return data
+
+
+def _whole_file(location: str, size_bytes: int) -> bytes:
+    """The content of a file; of one that grew since it was listed, as much as shows that it is too large."""
+    descriptor = os.open(location, os.O_RDONLY)
+    try:
+        data = os.read(descriptor, min(size_bytes, MAX_FILE_BYTES) + 1)
+        while len(data) <= MAX_FILE_BYTES and len(data) != size_bytes:
+            more = os.read(descriptor, min(MAX_FILE_BYTES + 1 - len(data), _READ_BYTES))
+            if not more:
+                break
+            data += more
+        return data
+    finally:
+        os.close(descriptor)
 
 
 def read_ahead(folder: Path, file: SourceFile) -> None:

@@ -41,7 +41,7 @@ INDEX_DTYPE = np.dtype(
 #: competition has 427 shards; a slice from a shard that must be mapped first takes three times as long.
 MAX_OPEN_SHARDS = 448
 #: Both halves of each value in one stream, the slice in one block: a third of the time of the lowest level, 1 % larger.
-_CODEC = {"level": 5, "compressor": "lz4", "shuffle": 1, "typesize": 2, "splitmode": "never", "numthreads": 1}
+_CODEC = {"level": 9, "compressor": "lz4", "shuffle": 1, "typesize": 2, "splitmode": "never", "numthreads": 1}
 # the codec takes and fills arrays; its type stubs know of bytes only
 _encode: Any = imagecodecs.blosc2_encode
 _decode: Any = imagecodecs.blosc2_decode

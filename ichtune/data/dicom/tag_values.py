@@ -70,6 +70,14 @@ class TagValues:
         Raises:
             DataError: ``bad_header: ...``, no finite number, or several different ones.
         """
+        vr, raw = self._found.get(name, _ABSENT)
+        if not raw:
+            return None
+        known = _one_number(raw, self._code(name, vr))
+        return self._examined(name) if known is None else known
+
+    def _examined(self, name: str) -> float | None:
+        """What ``scalar`` gives where it is not one plain number."""
         values = self.numbers(name)
         if not values:
             return None
@@ -122,6 +130,18 @@ def _texts(raw: bytes, code: str | None) -> tuple[str, ...]:
         return tuple(repr(value) for value in _binary_values(raw, code))
     text = _decoded(raw).strip(_PADDING)
     return tuple(part.strip(_PADDING)[:_MAX_TEXT] for part in text.split("\\")) if text else ()
+
+
+@lru_cache(maxsize=2048)
+def _one_number(raw: bytes, code: str | None) -> float | None:
+    """The value where it is one sound number, as it nearly always is; None for everything else."""
+    if len(raw) > _MAX_BYTES:
+        return None
+    try:
+        values = _numbers(raw, code)
+    except ValueError:
+        return None
+    return values[0] if len(values) == 1 and -_LARGEST_NUMBER < values[0] < _LARGEST_NUMBER else None
 
 
 @lru_cache(maxsize=2048)

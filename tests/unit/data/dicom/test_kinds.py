@@ -105,7 +105,32 @@ def test_what_is_no_slice_is_refused(plain, reason, values):
     ],
 )
 def test_a_refusal_says_what_the_file_is(plain, uid, kind):
-    assert reason_of(replace(plain, sop_class_uid=uid)).startswith(f"not_ct_image: {kind}, got SOP class {uid}")
+    assert reason_of(replace(plain, sop_class_uid=uid)).startswith(f"not_ct_image: {kind}, got SOP class {uid}, ")
+
+
+NAME = "DOE^JANE"
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"sop_class_uid": NAME}, "another object, got SOP class an unknown one, "),
+        ({"sop_class_uid": f"1.2.840.10008.5.1.4.1.1.7.{NAME}"}, "a secondary capture, got SOP class an unknown one, "),
+        ({"modality": NAME}, "modality an unknown one, "),
+        ({"modality": "MR"}, "modality MR, "),
+        ({"modality": ""}, "modality none, "),
+        ({"photometric_interpretation": NAME}, "photometric interpretation an unknown one, "),
+        ({"photometric_interpretation": "rgb"}, "photometric interpretation RGB, "),
+        ({"rescale_type": NAME}, "RescaleType an unknown one, "),
+        ({"rescale_type": "MGML"}, "RescaleType MGML, "),
+        ({"image_type": ("DERIVED", NAME, f"MIP {NAME}")}, "ImageType says 'MIP', "),
+        ({"image_type": ("ORIGINAL", NAME, f"LOCALIZER {NAME}")}, "ImageType says that this is a localizer"),
+    ],
+)
+def test_a_refusal_quotes_terms_of_the_standard_and_no_other_text(plain, values, said):
+    reason = reason_of(replace(plain, **values))
+    assert said in reason
+    assert "DOE" not in reason.upper()
 
 
 def test_a_file_without_pixels_says_so_unless_it_is_something_else(plain):

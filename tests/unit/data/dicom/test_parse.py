@@ -1,8 +1,11 @@
+import io
 import struct
+import warnings
 import zlib
 
 import numpy as np
 import pytest
+from pydicom import dcmread
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from ichtune.data.dicom.parse import is_dicom, parse, parse_with_pydicom
@@ -97,6 +100,24 @@ def test_a_file_that_ends_after_its_meta_header_is_refused(tmp_path, write_slice
     data = write_slice(tmp_path / "a.dcm").read_bytes()
     with pytest.raises(DataError, match=r"^unreadable_header"):
         parse(data[: len(data) - len(without_meta(data))])
+
+
+@pytest.mark.parametrize(
+    ("known", "named"),
+    [(b"ISO_IR 100", b"DOE^JANE10"), (b"1.2.840.10008.1.2.1", b"DOE^JANE.10008.1.2.")],
+)
+def test_no_text_of_a_damaged_header_is_warned_of_or_logged(tmp_path, write_slice, caplog, recwarn, known, named):
+    data = write_slice(tmp_path / "a.dcm", SpecificCharacterSet="ISO_IR 100").read_bytes()
+    assert known in data
+    damaged = data.replace(known, named, 1)
+    with caplog.at_level("DEBUG"):
+        parse(damaged)
+        assert not caplog.records
+        assert not recwarn.list
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            str(dcmread(io.BytesIO(damaged)))
+        assert "DOE" in caplog.text  # whoever asks the parser itself still hears of it
 
 
 def test_a_file_without_pixels_says_so(tmp_path, write_slice):

@@ -1,4 +1,5 @@
 import io
+from dataclasses import replace
 
 import imagecodecs
 import numpy as np
@@ -80,6 +81,15 @@ def test_a_syntax_without_decoder_is_refused(tmp_path, write_slice):
     data = compressed(write_slice(tmp_path / "a.dcm"), b"\0" * 100, "1.2.840.10008.1.2.4.55")
     with pytest.raises(DataError, match=r"^unsupported_transfer_syntax: .*4\.55"):
         decode_pixels(parse(data))
+
+
+@pytest.mark.parametrize("is_encapsulated", [True, False])
+def test_a_syntax_that_is_no_uid_is_refused_and_not_quoted(tmp_path, write_slice, is_encapsulated):
+    parsed = parse(write_slice(tmp_path / "a.dcm").read_bytes())
+    named = replace(parsed.header, transfer_syntax_uid="1.2.DOE^JANE")
+    with pytest.raises(DataError, match=r"^unsupported_transfer_syntax: .*an unknown one") as refusal:
+        decode_pixels(replace(parsed, header=named, is_encapsulated=is_encapsulated))
+    assert "DOE" not in str(refusal.value)
 
 
 def test_native_pixels_may_have_a_byte_of_padding_but_not_a_row(tmp_path, write_slice, stored):
