@@ -1,7 +1,6 @@
 import errno
 import os
 import zipfile
-from pathlib import Path
 
 import pytest
 from hypothesis import given

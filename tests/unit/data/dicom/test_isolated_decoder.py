@@ -242,7 +242,7 @@ def test_what_a_decoder_prints_or_reads_is_no_part_of_the_talk(make_odd, lines):
     [
         ("return np.zeros((20, 10), np.float32)", "the decoder returned float32, expected 8- or 16-bit integers"),
         ("return np.zeros((20, 10, 3), np.uint8)", "the decoder returned 20 x 10 x 3, the header says 20 x 10"),
-        ("import imagecodecs; raise imagecodecs.JpeglsError('w' * 9999)", "JpeglsError: w{10,147}$"),
+        ("raise type('Own', (RuntimeError,), {'__module__': 'imagecodecs._x'})('w' * 9999)", "Own: w{155}$"),
         ("raise ValueError('DOE^JANE')", "ValueError$"),  # what others raise may quote what they were given
         ("raise KeyError('DOE^JANE')", "KeyError$"),
         ("np.zeros(1 << 30)", "MemoryError"),
