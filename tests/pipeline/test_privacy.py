@@ -18,12 +18,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
+import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from pydicom.encaps import encapsulate
+from pydicom.uid import JPEG2000Lossless, JPEGLosslessSV1, JPEGLSLossless
 
 from ichtune.data.cache.hu_cache import HuCache
+from ichtune.data.dicom.header import TAGS
 from ichtune.labels import LABELS
 
 pytestmark = pytest.mark.slow
@@ -86,10 +91,50 @@ class Outputs:
         (self.root / f"{name}.stderr").write_bytes(said.stderr)
 
 
+def add_for_decoders(seeded: Any) -> None:
+    """Add compressed frames with a comment that get as far as their decoder, which refuses them."""
+    image = np.random.default_rng(0).integers(0, 4096, (32, 32)).astype(np.uint16)
+    streams = {
+        JPEGLosslessSV1: imagecodecs.ljpeg_encode(image, bitspersample=16),
+        JPEGLSLossless: imagecodecs.jpegls_encode(image),
+        JPEG2000Lossless: imagecodecs.jpeg2k_encode(image, level=0, codecformat="j2k"),
+    }
+    for syntax, stream in streams.items():
+        text = seeded.marks.text(f"{syntax.keyword}: comment that a decoder meets").encode()
+        is_jpeg2k = syntax == JPEG2000Lossless  # its comment follows the segment that states the size
+        at = 4 + int.from_bytes(stream[4:6], "big") if is_jpeg2k else 2
+        body = b"\0\1" + text if is_jpeg2k else text
+        comment = (b"\xff\x64" if is_jpeg2k else b"\xff\xfe") + struct.pack(">H", len(body) + 2) + body
+        table = stream.find(b"\xff\xc4") + 5 if syntax == JPEGLosslessSV1 else 120  # of Huffman codes
+        for end, damaged in {
+            "early": stream[:at] + comment + stream[at:table] + text + stream[table + len(text) :],
+            "late": stream[:at] + comment + stream[at : len(stream) // 2] + text * 4 + b"\xff\xd9",
+        }.items():
+            pixels = encapsulate([damaged])
+            seeded.add(
+                f"decoder_{syntax.keyword}_{end}",
+                syntax,
+                lambda dataset, pixels=pixels: setattr(dataset, "PixelData", pixels),
+            )
+
+
+def add_dates(seeded: Any) -> None:
+    """Add files whose coded tags hold a birth date: digits and points, as in a UID, are no UID yet."""
+    for name in ("sop_class_uid", "modality", "photometric_interpretation", "rescale_type"):
+        data = seeded.add(f"dated_{name}")
+        tag = struct.pack("<HH", int(TAGS[name]) >> 16, int(TAGS[name]) & 0xFFFF)
+        start = data.index(tag, 132)
+        end = start + 8 + struct.unpack_from("<H", data, start + 6)[0]
+        date = seeded.marks.date(f"{name} holds a birth date").encode()
+        seeded.write(f"dated_{name}", data[:start] + tag + b"LO\x08\0" + date + data[end:])
+
+
 @pytest.fixture(scope="module")
 def outputs(seeded: Any, tmp_path_factory: pytest.TempPathFactory) -> Outputs:
     """Prepare seeded files as a folder and as an archive, look at them in every way, and fail in a few."""
     source: Path = seeded.path
+    add_for_decoders(seeded)
+    add_dates(seeded)
     archive = source.parent / "seeded.zip"
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
         file.comment = seeded.marks.text("comment of the archive").encode()
@@ -146,6 +191,9 @@ def test_files_of_every_kind_were_refused(outputs: Outputs) -> None:
     assert {"colour_image", "not_hounsfield", "absurd_matrix", "truncated_pixel_data", "no_pixel_data"} <= codes
     assert {"unsupported_transfer_syntax", "undecodable_pixels", "no_rescale"} <= codes
     assert (slices["status"] == "ok").sum() > 12
+    reasons = "\n".join(slices["reason"])
+    said_by_decoders = {f"{codec}Error" for codec in ("Jpegls", "Jpeg2k", "Jpegsof3") if f"{codec}Error: " in reasons}
+    assert said_by_decoders == {"JpeglsError", "Jpeg2kError", "Jpegsof3Error"}
 
 
 def test_what_may_be_kept_is_found(outputs: Outputs) -> None:

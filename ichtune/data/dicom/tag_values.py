@@ -61,8 +61,8 @@ class TagValues:
             return ()
         try:
             return _numbers(raw[:_MAX_BYTES], self._code(name, vr))
-        except ValueError as error:
-            raise DataError(f"bad_header: {name} must be a number, it holds text") from error
+        except ValueError:
+            raise DataError(f"bad_header: {name} must be a number, it holds text") from None  # its cause quotes it
 
     def scalar(self, name: str) -> float | None:
         """One number; a repeated tag is fine as long as its values agree.
