@@ -156,7 +156,7 @@ def deflated(data: bytes) -> bytes:
     return meta + packer.compress(data[end:]) + packer.flush()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def quiet() -> Iterator[None]:
     """pydicom logs what it thinks of each damaged file."""
     logger = logging.getLogger("pydicom")
@@ -166,7 +166,7 @@ def quiet() -> Iterator[None]:
     logger.setLevel(level)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def bases(quiet: None) -> list[Base]:
     """Small files of every kind; each reads as a whole."""
     with warnings.catch_warnings(action="ignore"):
@@ -180,14 +180,14 @@ def bases(quiet: None) -> list[Base]:
     return made
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def real_bases(quiet: None) -> list[Base]:
     """The real files of 512 x 512 that lie beside some checkouts; none where they do not."""
     files = sorted(FOLDER.glob("*.dcm")) if FOLDER.is_dir() else []
     return [Base(path.name, path.read_bytes(), tuple(read_slices(path.read_bytes()))) for path in files]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def deflate() -> Callable[[bytes], bytes]:
     """Return ``deflated``."""
     return deflated
