@@ -54,7 +54,7 @@ def prepare(
         int | None,
         typer.Option("--folds", help="Number of folds; 5 by default, fewer with fewer labelled patients."),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Breaks ties between folds.")] = 7,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Breaks ties between folds.")] = 7,
     sample_submission: Annotated[
         Path | None,
         typer.Option(

@@ -73,6 +73,8 @@ class PrepareSpec:
             raise ConfigError(f"--crop {what}; write --crop none,head --size {DEFAULT_SIZE_PX}")
         if self.k is not None and self.k < 2:
             raise ConfigError(f"--folds must be at least 2, got {self.k}; write --folds 5")
+        if self.seed < 0:
+            raise ConfigError(f"--seed must be 0 or more, got {self.seed}")
         if self.n_processes is not None and self.n_processes < 1:
             raise ConfigError(f"--processes must be at least 1, got {self.n_processes}")
         for name, path in (("--labels", self.labels), ("--sample-submission", self.sample_submission)):
@@ -108,6 +110,7 @@ def prepare(
     source = find_files(spec.dicom_dir, leave_out=spec.out)
     builder = CacheBuilder(source, layout.hu, spec.n_processes, run_shards, on_progress)
     earlier = _earlier(layout)
+    _check_keeps_labels(spec, earlier)
     base = builder.build(CacheSpec(_base_size_px(spec, earlier)))
     slices = build_slice_table(base.rows)
     _check_usable(slices, spec.dicom_dir)
@@ -130,6 +133,16 @@ def prepare(
         is_reused=all(build.is_reused for build in [base, *crops]),
         seconds=time.monotonic() - start,
     )
+
+
+def _check_keeps_labels(spec: PrepareSpec, earlier: dict[str, Any]) -> None:
+    """Refuse to take the labels from a workspace in passing: adding a size or a crop must name them again."""
+    held = earlier.get("labels_csv")
+    if held and spec.labels is None and earlier.get("source_dir") == str(spec.dicom_dir.resolve()):
+        raise ConfigError(
+            f"{spec.out} was prepared with the labels of {held['name']}, and this command gives none; name them again "
+            "with --labels, or use another --out for a workspace without labels"
+        )
 
 
 def _base_size_px(spec: PrepareSpec, earlier: dict[str, Any]) -> int | None:

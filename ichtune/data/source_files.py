@@ -80,9 +80,10 @@ def state_hash(files: Iterable[SourceFile]) -> str:
 def find_files(folder: Path, leave_out: Path | None = None) -> SourceFiles:
     """List the files of a folder, of its sub-folders, and of the zip archives in them.
 
-    A name that ends in .dcm, .dicom or .ima counts by its name; any other file counts when its first bytes
-    look like DICOM. Hidden files, tables and text files are ignored and counted, as are a DICOMDIR and what a Mac
-    adds to archives. An archive that cannot be opened is listed as one file, which becomes a row with the reason.
+    A name that ends in .dcm, .dicom or .ima counts by its name; any other file counts when its first bytes look
+    like DICOM; of hidden files, tables and text files only the DICM mark does. All others are ignored and counted,
+    as are a DICOMDIR and what a Mac adds to archives. An archive that cannot be opened is listed as one file, which
+    becomes a row with the reason.
 
     Args:
         folder: where to look, or one zip archive; links to folders are followed, each folder is visited once.
@@ -249,17 +250,18 @@ def _archive_files(root: Path, path: str, is_only: bool = False) -> Iterator[Sou
 
 def _archive_file(root: Path, name: str, size_bytes: int, member: ZipMember) -> SourceFile | None:
     *folders, last = name.split("/")
-    if _RESOURCE_FORKS in folders or _is_other(last):
+    if _RESOURCE_FORKS in folders or _is_no_image(last):
         return None
     if _is_zip(last):
         member = replace(member, refusal=_NESTED)
     file = SourceFile(f"{member.archive.path}{IN_ARCHIVE}{name}", size_bytes, 0, member)
-    if member.refusal or os.path.splitext(last)[1].lower() in DICOM_SUFFIXES:
+    is_named = os.path.splitext(last)[1].lower() in DICOM_SUFFIXES
+    if (member.refusal or is_named) and not _is_other(last):
         return file
     try:
-        return file if is_dicom(read_head(root, member, _HEAD_BYTES)) else None
+        return file if _is_image(last, read_head(root, member, _HEAD_BYTES)) else None
     except DataError:
-        return file  # becomes a row that says that it cannot be read
+        return None if _is_other(last) else file  # becomes a row that says that it cannot be read
 
 
 def _walk(folder: Path, leave_out: Path | None) -> Iterator[tuple[os.DirEntry[str], str]]:
@@ -288,23 +290,33 @@ def _is_zip(name: str) -> bool:
 
 
 def _is_other(name: str) -> bool:
-    """Whether a name alone says that a file is no image: hidden, a table, a text, a directory of images."""
-    return name.startswith(".") or name.upper() == "DICOMDIR" or os.path.splitext(name)[1].lower() in _OTHER_SUFFIXES
+    """Whether a name says that a file is hardly an image: hidden, a table, a text."""
+    return name.startswith(".") or os.path.splitext(name)[1].lower() in _OTHER_SUFFIXES
+
+
+def _is_no_image(name: str) -> bool:
+    """Whether a file is never an image: a directory of images, or what a Mac keeps beside one."""
+    return name.upper() == "DICOMDIR" or name.startswith("._")
+
+
+def _is_image(name: str, head: bytes) -> bool:
+    """Whether a file is taken for an image by its first bytes; an unlikely name takes the DICM mark."""
+    return head[128:132] == b"DICM" if _is_other(name) else is_dicom(head)
 
 
 def _could_be_dicom(entry: os.DirEntry[str]) -> bool:
     suffix = os.path.splitext(entry.name)[1].lower()
-    if _is_other(entry.name):
+    if _is_no_image(entry.name):
         return False
     try:
         if not stat.S_ISREG(entry.stat().st_mode):
             return False  # opening a pipe would wait for ever
-        if suffix in DICOM_SUFFIXES:
+        if suffix in DICOM_SUFFIXES and not _is_other(entry.name):
             return True
         with open(entry.path, "rb") as file:
-            return is_dicom(file.read(_HEAD_BYTES))
+            return _is_image(entry.name, file.read(_HEAD_BYTES))
     except OSError:
-        return True  # becomes a row that says that it cannot be read
+        return not _is_other(entry.name)  # becomes a row that says that it cannot be read
 
 
 def _source_file(entry: os.DirEntry[str], relative: str) -> SourceFile:

@@ -118,7 +118,7 @@ def view_series(workspace: Workspace, series_instance_uid: str, crop: str = "non
     in_order = rows[rows["status"] == "ok"].sort_values("slice_rank", kind="stable")
     others = rows[rows["status"] != "ok"].sort_values(["status", "path"], kind="stable")
     records = in_order.reset_index(names=_ROW).to_dict("records")
-    before = [None, *records[:-1]]
+    before = [None, *records][: len(records)]
     tiles = [_tile(row, earlier) for row, earlier in zip(records, before, strict=True)]
     kept, notes = _thinned(tiles)
     refused = [_tile(row, None) for row in others.reset_index(names=_ROW).to_dict("records")]

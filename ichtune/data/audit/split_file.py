@@ -34,7 +34,14 @@ def plan_split(slices: pd.DataFrame, plan: FoldPlan | None) -> Split:
     if plan is not None:
         fold[is_ok] = plan.folds_for(slices.loc[is_ok, "patient_id"])
     names = tuple(f"fold {number}" for number in range(plan.k)) if plan else ()
-    return Split("the workspace's fold plan", fold, is_ok & is_labelled, is_ok & ~is_labelled, names)
+    return Split("the workspace's fold plan", fold, is_ok & is_labelled, is_ok & _is_test_set(slices), names)
+
+
+def _is_test_set(slices: pd.DataFrame) -> np.ndarray:
+    """Unlabelled slices of series without a label; one that lacks its label in a labelled series tests nothing."""
+    is_labelled = slices["is_labelled"].to_numpy(bool)
+    has_label = slices["is_labelled"].groupby(slices["series_instance_uid"]).transform("any").to_numpy(bool)
+    return ~is_labelled & ~has_label
 
 
 def read_split(path: Path, slices: pd.DataFrame) -> Split:
@@ -42,7 +49,7 @@ def read_split(path: Path, slices: pd.DataFrame) -> Split:
 
     The table names slices by ``image_id``, ``series_instance_uid``, ``dicom_study_uid`` or ``patient_id`` (the finest
     that is there), and says where they lie by a column ``fold``, a column ``split`` (``train`` or ``test``), or both.
-    Every labelled usable slice must be listed. Unlabelled slices are the test set, as they are for the workspace,
+    Every labelled usable slice must be listed. Series without a label are the test set, as they are for the workspace,
     unless a ``split`` column says otherwise.
 
     Args:
@@ -71,11 +78,13 @@ def read_split(path: Path, slices: pd.DataFrame) -> Split:
     is_ok = (slices["status"] == "ok").to_numpy(bool)
     is_labelled = slices["is_labelled"].to_numpy(bool)
     _check_all_there(is_ok & is_labelled & ~is_listed, own, path, key)
-    is_test = is_ok & ~is_labelled
+    is_test = is_ok & _is_test_set(slices)
     if has_split:
         _check_sides(table[SPLIT], path)
-        is_test = is_ok & np.where(is_listed, (listed[SPLIT] == TEST).to_numpy(bool), ~is_labelled)
-    is_train = is_ok & ~is_test
+        is_test = is_ok & np.where(is_listed, (listed[SPLIT] == TEST).to_numpy(bool), _is_test_set(slices))
+    elif table[FOLD].nunique() < 2:
+        raise DataError(f"{path} puts everything into one fold, so there is nothing to compare; expected two or more")
+    is_train = is_ok & ~is_test & (is_labelled | is_listed)
     fold, names = np.full(len(slices), NO_FOLD, dtype=np.int64), tuple[str, ...]()
     if has_fold:
         fold, names = _fold_codes(listed[FOLD], is_ok & is_listed, is_train, path, own)

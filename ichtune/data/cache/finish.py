@@ -12,7 +12,15 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from ichtune.data.cache.hu_cache import CACHE_FORMAT, CACHE_JSON, INDEX_DTYPE, INDEX_FILE, file_sha256, read_about
+from ichtune.data.cache.hu_cache import (
+    CACHE_FORMAT,
+    CACHE_JSON,
+    INDEX_DTYPE,
+    INDEX_FILE,
+    check_rows,
+    file_sha256,
+    read_about,
+)
 from ichtune.data.cache.shard_rows import PLACE_COLUMNS, as_frame
 from ichtune.data.cache.shards import DONE_SUFFIX, CacheSpec, ShardResult, shard_table
 from ichtune.data.source_files import SourceFiles, read_source, readable_path, state_hash
@@ -71,7 +79,7 @@ def finish_cache(building: Path, results: Sequence[ShardResult], spec: CacheSpec
 def settle(building: Path, folder: Path) -> None:
     """Give a finished cache its name; one of the same name that is whole stays, it holds the same."""
     try:
-        read_about(folder)
+        check_rows(folder, read_about(folder))
     except DataError:
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(building, folder)
@@ -105,6 +113,7 @@ def find_built(hu_folder: Path, key: str, source: SourceFiles) -> CacheBuild | N
     folder = hu_folder / cache_id
     try:
         about = read_about(folder)
+        check_rows(folder, about)
         tables = [shard_table(folder, number) for number in range(len(about["shards"]))]
         rows = _all_rows(tables)
     except DataError:

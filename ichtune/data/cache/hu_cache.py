@@ -253,14 +253,27 @@ def read_about(folder: Path) -> dict[str, Any]:
     return dict(about)
 
 
+def check_rows(folder: Path, about: dict[str, Any]) -> None:
+    """Compare what the files told with its checksums.
+
+    Raises:
+        DataError: the rows of a shard are missing or damaged.
+    """
+    for shard in about["shards"]:
+        path = folder / shard["rows"] if "rows" in shard else None  # None: pixels only, made without files
+        if path and not (path.is_file() and file_checksum(path) == shard["rows_checksum"]):
+            raise DataError(f"{path} is missing or damaged: its checksum differs; {_AGAIN}, it builds the cache anew")
+
+
 def verify_cache(folder: Path) -> None:
     """Read every byte of a cache and compare it with the checksums.
 
     Raises:
-        DataError: a shard or the index is damaged.
+        DataError: a shard, its rows or the index is damaged.
     """
     about = read_about(folder)
     _read_index(folder, about)
+    check_rows(folder, about)
     for shard in about["shards"]:
         if file_checksum(folder / shard["name"]) != shard["checksum"]:
             raise DataError(f"{folder / shard['name']} is damaged: its checksum differs; remove {folder} and {_AGAIN}")

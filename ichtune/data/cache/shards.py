@@ -120,6 +120,8 @@ class ShardResult:
             "n_rows": self.n_rows,
             "n_bytes": self.n_bytes,
             "checksum": self.checksum,
+            "rows": rows_name(self.number),
+            "rows_checksum": self.rows_checksum,
         }
 
 

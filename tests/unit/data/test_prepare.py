@@ -83,6 +83,14 @@ def test_an_unchanged_data_set_is_not_prepared_twice(spec):
     assert {path: path.read_bytes() for path in spec.out.rglob("*.parquet")} == before
 
 
+def test_labels_are_not_lost_by_leaving_them_out(spec):
+    prepare(spec)
+    before = tables_of(spec.out)
+    with pytest.raises(ConfigError, match="--labels"):
+        prepare(replace(spec, labels=None, size_px=24))
+    assert tables_of(spec.out) == before
+
+
 def test_what_a_killed_run_was_writing_is_removed(spec):
     spec.out.mkdir(parents=True)
     leftover = spec.out / ".slices.parquet.4711.tmp"

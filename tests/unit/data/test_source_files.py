@@ -35,6 +35,17 @@ def test_files_are_found_by_name_or_by_content_in_path_order(tmp_path, write_sli
     assert found.n_ignored == 6
 
 
+def test_no_name_hides_a_dicom_file(tmp_path, write_slice):
+    paths = [".hidden.dcm", "report.html", "scan.1.md", "slice.csv"]
+    for path in paths:
+        write_slice(tmp_path / path)
+    assert names(tmp_path) == paths
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        for path in paths:
+            archive.write(tmp_path / path, path)
+    assert [file.path for file in find_files(tmp_path / "all.zip").files] == [f"all.zip!/{path}" for path in paths]
+
+
 def test_a_workspace_inside_the_folder_is_left_out(tmp_path, write_slice):
     write_slice(tmp_path / "a.dcm")
     write_slice(tmp_path / "work" / "b.dcm")

@@ -52,6 +52,17 @@ def test_an_unknown_name_and_a_file_of_no_series_are_said(session_workspace):
         find_series(table, image="ID_refused")
 
 
+def test_a_series_of_refused_files_alone_can_be_looked_at(fake_workspace):
+    workspace = fake_workspace()
+    table = workspace.slices
+    name = str(table["series_instance_uid"].iloc[0])
+    of_series = table["series_instance_uid"] == name
+    table.loc[of_series, "status"], table.loc[of_series, "slice_rank"] = "refused", -1
+    view = view_series(workspace, name)
+    assert view.n_slices == 0
+    assert len(view.tiles) == of_series.sum()
+
+
 def test_the_example_has_the_most_positive_labels_or_the_most_slices(fake_workspace):
     workspace = fake_workspace()
     table = workspace.slices

@@ -101,6 +101,7 @@ def test_test_slices_need_no_fold(tmp_path, slices):
             DataError,
             "must be 'train' or 'test', got 'valid'",
         ),
+        ("patient_id,fold\nA,0\nB,0\nC,0\n", DataError, "everything into one fold"),
         ("", DataError, "cannot read"),
     ],
 )

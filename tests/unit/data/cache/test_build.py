@@ -352,3 +352,15 @@ def test_an_archive_gives_the_rows_and_pixels_that_its_files_give(source, tmp_pa
     assert (HuCache(packed.folder).gather(rows) == HuCache(plain.folder).gather(rows)).all()
     (tmp_path / "in.zip").write_bytes((tmp_path / "in.zip").read_bytes())
     assert build(tmp_path / "in.zip", tmp_path / "b").is_reused, "a copy of an archive is the same archive"
+
+
+def test_damaged_rows_are_noticed_and_built_anew(source, tmp_path):
+    whole = build(source, tmp_path)
+    rows = next(whole.folder.glob("*.rows.parquet"))
+    sound = rows.read_bytes()
+    rows.write_bytes(sound[:-200] + bytes([sound[-200] ^ 1]) + sound[-199:])
+    with pytest.raises(DataError, match="damaged"):
+        verify_cache(whole.folder)
+    again = build(source, tmp_path)
+    assert (again.is_reused, again.cache_id) == (False, whole.cache_id)
+    assert rows.read_bytes() == sound
