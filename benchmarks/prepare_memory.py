@@ -17,7 +17,9 @@ from pathlib import Path
 from ichtune.data.prepare import PrepareSpec, prepare
 if __name__ == "__main__":
     summary = prepare(PrepareSpec(Path(sys.argv[1]), None, Path(sys.argv[2]), size_px=32, n_processes=2))
-    own, workers = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    status = Path("/proc/self/status").read_text()  # getrusage would count the process that started this one
+    own = int(status.split("VmHWM:")[1].split()[0])
+    workers = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     print(json.dumps([summary.slices, own / 1024, workers / 1024]))
 """
 
