@@ -21,6 +21,8 @@ from ichtune.labels import LABELS
 from ichtune.version import __version__
 
 SCHEMA_VERSION = 2
+#: What ends the name of a file until it is whole.
+_TEMPORARY = ".tmp"
 P_COLUMNS = tuple(f"p_{label}" for label in LABELS)
 
 
@@ -162,7 +164,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     Raises:
         StorageError: the disk is full, or the folder may not be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{_TEMPORARY}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -174,6 +176,17 @@ def whole_file(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path, name: str = "") -> None:
+    """Remove what a killed process was writing into a folder with ``whole_file``; whole files stay.
+
+    Args:
+        folder: where to look; not in its sub-folders.
+        name: of the file that was to be written; by default any.
+    """
+    for path in folder.glob(f".{name}*{_TEMPORARY}"):
+        path.unlink(missing_ok=True)
 
 
 def write_table(frame: pd.DataFrame, path: Path, schema: TableSchema, inputs: Mapping[str, Any] | None = None) -> None:

@@ -90,8 +90,7 @@ def _check_caches(workspace: "Workspace", *, read_checksums: bool, quiet: bool) 
     """Every cache of the workspace, the base one first."""
     from ichtune.data.cache.check import check_cache
 
-    listed = workspace.about.get("caches") or []
-    cache_ids = list(dict.fromkeys([workspace.about["cache_id"], *(cache["cache_id"] for cache in listed)]))
+    cache_ids = list(dict.fromkeys([workspace.about["cache_id"], *(cache["cache_id"] for cache in workspace.caches)]))
     checked = []
     with console.progress("checking", unit="caches", quiet=quiet or not read_checksums) as bar:
         for number, cache_id in enumerate(cache_ids):

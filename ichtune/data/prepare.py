@@ -13,17 +13,16 @@ import pandas as pd
 from ichtune.data.cache.build import CacheBuild, CacheSpec, RunShards
 from ichtune.data.cache.cache_set import CacheBuilder, CacheNote, OnProgress, base_note, earlier_caches, merge_caches
 from ichtune.data.cache.hu_cache import HuCache, file_sha256
-from ichtune.data.folds import FoldPlan, make_folds, write_folds
+from ichtune.data.folds import FoldPlan, make_folds, n_labelled_groups, write_folds
 from ichtune.data.index import build_slice_table
 from ichtune.data.label_table import attach_labels, no_issues, read_labels
-from ichtune.data.patient_groups import patient_groups
 from ichtune.data.phantom.folder import find_phantom
 from ichtune.data.prepare_summary import PrepareSummary, refusal_codes, summarise
 from ichtune.data.source_files import find_files
 from ichtune.errors import ConfigError, DataError, NothingUsableError, StorageError, nearest
 from ichtune.layout import Layout
 from ichtune.recipe import CROPS
-from ichtune.tables import LABEL_ISSUES, SLICES, write_json, write_table
+from ichtune.tables import LABEL_ISSUES, SLICES, remove_leftovers, write_json, write_table
 
 #: Folds where none are asked for, and there are patients enough.
 DEFAULT_K = 5
@@ -105,12 +104,12 @@ def prepare(
     """
     start = time.monotonic()
     layout = Layout(spec.out)
+    earlier = _earlier(layout)
+    _check_keeps_labels(spec, earlier)
     labels = read_labels(spec.labels) if spec.labels else None
     sample = spec.sample_submission or _only_sample_submission(spec.dicom_dir)
     source = find_files(spec.dicom_dir, leave_out=spec.out)
     builder = CacheBuilder(source, layout.hu, spec.n_processes, run_shards, on_progress)
-    earlier = _earlier(layout)
-    _check_keeps_labels(spec, earlier)
     base = builder.build(CacheSpec(_base_size_px(spec, earlier)))
     slices = build_slice_table(base.rows)
     _check_usable(slices, spec.dicom_dir)
@@ -194,9 +193,7 @@ def _fold_plan(slices: pd.DataFrame, spec: PrepareSpec) -> FoldPlan | None:
     """The plan; None where only one patient has labels and no number of folds was asked for."""
     if spec.k is not None:
         return make_folds(slices, spec.k, spec.seed)
-    usable = slices[slices["status"] == "ok"]
-    groups = patient_groups(usable)
-    n_labelled = int(groups.loc[usable.loc[usable["is_labelled"], "patient_id"].unique()].nunique())
+    n_labelled = n_labelled_groups(slices)
     if n_labelled == 1:
         return None
     return make_folds(slices, min(DEFAULT_K, n_labelled) if n_labelled else DEFAULT_K, spec.seed)
@@ -234,8 +231,7 @@ def _write(
         if any(earlier.get(key) != value for key, value in about.items() if key != "caches"):
             layout.workspace_json.unlink(missing_ok=True)  # a half-changed workspace must not look whole
         for path in (layout.slices, layout.label_issues, layout.folds, layout.workspace_json):
-            for leftover in layout.root.glob(f".{path.name}.*.tmp"):  # of a run that was killed while it wrote
-                leftover.unlink(missing_ok=True)
+            remove_leftovers(layout.root, path.name)
         write_table(slices, layout.slices, SLICES, inputs)
         write_table(issues, layout.label_issues, LABEL_ISSUES, inputs)
         if plan:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from ichtune.data.archives import ZIP_SUFFIX, Archive, ZipMember, list_members, read_head, read_member
 from ichtune.data.dicom.parse import is_dicom
-from ichtune.data.dicom.reader import MAX_FILE_BYTES
 from ichtune.errors import DataError, NothingUsableError, StorageError
 
 #: Names that promise DICOM: such a file is a row of the table even when it turns out to be something else.
@@ -24,8 +23,8 @@ _OTHER_SUFFIXES = frozenset({".csv", ".json", ".parquet", ".yaml", ".yml", ".md"
 #: Folder in archives made on a Mac: icons and tags, under the names of the files that they belong to.
 _RESOURCE_FORKS = "__MACOSX"
 _HEAD_BYTES = 256
-#: Read at a time beyond what a file was listed with.
-_READ_BYTES = 16 << 20
+#: A file larger than this is not read into memory; a thousand frames of 512 x 512 fit.
+MAX_FILE_BYTES = 512 * 1024 * 1024
 #: Errors of the machine or of a share, which say nothing about the file.
 _SOURCE_IS_AWAY = {
     errno.ESTALE,
@@ -125,7 +124,7 @@ def read_source(folder: Path, file: SourceFile) -> bytes:
     try:
         if file.member:
             return read_member(folder, file.member, file.size_bytes, MAX_FILE_BYTES)
-        data = _whole_file(location, file.size_bytes)
+        return _whole_file(location)
     except FileNotFoundError as error:
         if os.path.islink(location):
             raise DataError("unreadable_file: a link to a file that is not there") from error
@@ -137,24 +136,19 @@ def read_source(folder: Path, file: SourceFile) -> bytes:
                 "the same command again, it goes on where it stopped"
             ) from error
         raise DataError(f"unreadable_file: {error.strerror or type(error).__name__}") from error
-    if len(data) > MAX_FILE_BYTES:
-        raise DataError(f"unreadable_file: larger than {MAX_FILE_BYTES >> 20} MiB")
-    return data
 
 
-def _whole_file(location: str, size_bytes: int) -> bytes:
-    """The content of a file; of one that grew since it was listed, as much as shows that it is too large."""
-    descriptor = os.open(location, os.O_RDONLY)
-    try:
-        data = os.read(descriptor, min(size_bytes, MAX_FILE_BYTES) + 1)
-        while len(data) <= MAX_FILE_BYTES and len(data) != size_bytes:
-            more = os.read(descriptor, min(MAX_FILE_BYTES + 1 - len(data), _READ_BYTES))
-            if not more:
-                break
-            data += more
-        return data
-    finally:
-        os.close(descriptor)
+def read_file_bytes(path: Path) -> bytes:
+    """Read a file that was not listed; raises what ``read_source`` raises."""
+    return read_source(path.parent, SourceFile(path.name, 0, 0))
+
+
+def _whole_file(location: str) -> bytes:
+    """The content of a file; nothing of one that is too large is read."""
+    with open(location, "rb", buffering=0) as file:
+        if os.fstat(file.fileno()).st_size > MAX_FILE_BYTES:
+            raise DataError(f"unreadable_file: larger than {MAX_FILE_BYTES >> 20} MiB, no single slice or scan")
+        return file.readall()
 
 
 def read_ahead(folder: Path, file: SourceFile) -> None:

@@ -9,10 +9,9 @@ import pandas as pd
 
 from ichtune.data.cache.hu_cache import CACHE_JSON
 from ichtune.data.folds import fold_rates
-from ichtune.data.label_table import LABEL_ISSUE_KINDS
 from ichtune.data.series_geometry import series_table
 from ichtune.labels import LABELS
-from ichtune.tables import LABEL_ISSUES, read_table
+from ichtune.report.data_facts import by_count, label_issue_counts
 from ichtune.workspace import Workspace
 
 #: Units that a label is counted in: a series or patient has it when one of its slices has it.
@@ -91,13 +90,15 @@ def collect_card(workspace: Workspace) -> DataCard:
         is_generated=bool(workspace.about.get("generated")),
         counts=_counts(slices, usable, labelled, series),
         encodings=_encodings(usable),
-        matrices=_by_count(usable["rows_px"].astype(str) + " x " + usable["columns_px"].astype(str)),
+        matrices=by_count(usable["rows_px"].astype(str) + " x " + usable["columns_px"].astype(str)),
         spreads={name: _spread(series[column].to_numpy(float)) for name, column in SPREAD_COLUMNS.items()},
-        ordered_by=_by_count(series["ordered_by"].astype(str)),
+        ordered_by=by_count(series["ordered_by"].astype(str)),
         labels=_label_rates(labelled),
         co_occurrence=_co_occurrence(labelled),
         refused=_refused(slices),
-        label_issues=_label_issues(workspace),
+        label_issues=[
+            {"issue": issue, "meaning": meaning, "rows": n} for issue, meaning, n in label_issue_counts(workspace)
+        ],
         folds=_folds(workspace),
         caches=_caches(workspace),
         series=series,
@@ -138,16 +139,10 @@ def _counts(slices: pd.DataFrame, usable: pd.DataFrame, labelled: pd.DataFrame, 
     }
 
 
-def _by_count(values: pd.Series) -> dict[str, int]:
-    """Count values, the most frequent first, equal counts in alphabetical order."""
-    counts = values.value_counts()
-    return {str(k): int(n) for k, n in sorted(counts.items(), key=lambda item: (-item[1], str(item[0])))}
-
-
 def _encodings(usable: pd.DataFrame) -> list[dict[str, Any]]:
     named = usable["encoding"].replace("", "unknown")
     n_repaired = usable["repaired_12bit"].groupby(named).sum()
-    return [{"encoding": name, "slices": n, "repaired": int(n_repaired[name])} for name, n in _by_count(named).items()]
+    return [{"encoding": name, "slices": n, "repaired": int(n_repaired[name])} for name, n in by_count(named).items()]
 
 
 def _spread(values: np.ndarray) -> Spread:
@@ -185,15 +180,7 @@ def _refused(slices: pd.DataFrame) -> list[dict[str, Any]]:
     others = slices[slices["status"] != "ok"]
     codes = others["reason"].str.split(":", n=1).str[0].astype(str)
     examples = others["path"].groupby(codes).first()
-    return [{"reason": code, "files": n, "example": str(examples[code])} for code, n in _by_count(codes).items()]
-
-
-def _label_issues(workspace: Workspace) -> list[dict[str, Any]]:
-    path = workspace.layout.label_issues
-    if not path.is_file():
-        return []
-    found = _by_count(read_table(path, LABEL_ISSUES)["issue"])
-    return [{"issue": k, "meaning": LABEL_ISSUE_KINDS.get(k, ""), "rows": n} for k, n in found.items()]
+    return [{"reason": code, "files": n, "example": str(examples[code])} for code, n in by_count(codes).items()]
 
 
 def _folds(workspace: Workspace) -> list[dict[str, Any]]:

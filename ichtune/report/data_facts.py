@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ichtune.data.folds import fold_rates
 from ichtune.data.label_table import LABEL_ISSUE_KINDS
 from ichtune.errors import DataError
 from ichtune.labels import ANY, LABELS, SUBTYPES
@@ -85,15 +86,15 @@ def collect_data(workspace: Workspace) -> DataFacts:
     matrices = usable["rows_px"].astype(str) + " x " + usable["columns_px"].astype(str)
     return DataFacts(
         counts=_counts(workspace),
-        refused=_by_count(table.loc[table["status"] != "ok", "reason"].str.split(":").str[0]),
+        refused=by_count(table.loc[table["status"] != "ok", "reason"].str.split(":").str[0]),
         rates=dict(zip(LABELS, y_NL.mean(axis=0).tolist(), strict=True)) if len(y_NL) else {},
         positives=dict(zip(LABELS, (y_NL > 0.5).sum(axis=0).tolist(), strict=True)),
         prior_loss=weighted_log_loss(y_NL, prior_predictions(y_NL, len(y_NL))) if len(y_NL) else None,
         folds=folds,
         folds_note=folds_note,
-        encodings=_by_count(usable["encoding"].replace("", "unknown")),
-        matrices=_by_count(matrices),
-        label_issues=_label_issues(workspace),
+        encodings=by_count(usable["encoding"].replace("", "unknown")),
+        matrices=by_count(matrices),
+        label_issues=label_issue_counts(workspace),
         per_series=tuple(sorted(usable.groupby("series_instance_uid").size().tolist())),
         slices=slices,
         slices_note=slices_note,
@@ -117,39 +118,35 @@ def _counts(workspace: Workspace) -> dict[str, int]:
     }
 
 
-def _by_count(values: pd.Series) -> dict[str, int]:
+def by_count(values: pd.Series) -> dict[str, int]:
     """Count values, the most frequent first, equal counts in alphabetical order."""
     counts = values.astype(str).value_counts()
     return {str(k): int(n) for k, n in sorted(counts.items(), key=lambda item: (-item[1], str(item[0])))}
 
 
-def _label_issues(workspace: Workspace) -> tuple[tuple[str, str, int], ...]:
+def label_issue_counts(workspace: Workspace) -> tuple[tuple[str, str, int], ...]:
+    """Return each kind of label issue, what it means, and how many label rows have it."""
     path = workspace.layout.label_issues
     if not path.is_file():
         return ()
-    counts = _by_count(read_table(path, LABEL_ISSUES)["issue"])
+    counts = by_count(read_table(path, LABEL_ISSUES)["issue"])
     return tuple((issue, LABEL_ISSUE_KINDS.get(issue, ""), n) for issue, n in counts.items())
 
 
 def _folds(workspace: Workspace) -> tuple[tuple[FoldRow, ...], str]:
     if not workspace.layout.folds.is_file():
         return (), "no fold plan: it takes at least two patients with labels"
-    table = workspace.slices[workspace.slices["status"] == "ok"]
-    fold_N = workspace.fold_plan.folds_for(table["patient_id"])
-    rows = []
-    for fold in range(workspace.fold_plan.k):
-        inside = table[fold_N == fold]
-        labelled = inside[inside["is_labelled"]]
-        rates = labelled[list(LABELS)].to_numpy(np.float64).mean(axis=0) if len(labelled) else []
-        rows.append(
-            FoldRow(
-                fold=fold,
-                n_patients=int(inside["patient_id"].nunique()),
-                n_labelled=len(labelled),
-                n_unlabelled=len(inside) - len(labelled),
-                rates={label: float(rate) for label, rate in zip(LABELS, rates, strict=False)},
-            )
+    table = fold_rates(workspace.slices, workspace.fold_plan)
+    rows = [
+        FoldRow(
+            fold=int(fold),
+            n_patients=int(row["n_patients"]),
+            n_labelled=int(row["n"]),
+            n_unlabelled=int(row["n_unlabelled"]),
+            rates={label: float(row[label]) for label in LABELS} if row["n"] else {},
         )
+        for fold, row in zip(table.index.tolist(), table.to_dict("records"), strict=True)
+    ]
     return tuple(rows), ""
 
 

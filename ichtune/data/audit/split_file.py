@@ -78,10 +78,11 @@ def read_split(path: Path, slices: pd.DataFrame) -> Split:
     is_ok = (slices["status"] == "ok").to_numpy(bool)
     is_labelled = slices["is_labelled"].to_numpy(bool)
     _check_all_there(is_ok & is_labelled & ~is_listed, own, path, key)
-    is_test = is_ok & _is_test_set(slices)
+    is_test_set = _is_test_set(slices)
+    is_test = is_ok & is_test_set
     if has_split:
         _check_sides(table[SPLIT], path)
-        is_test = is_ok & np.where(is_listed, (listed[SPLIT] == TEST).to_numpy(bool), _is_test_set(slices))
+        is_test = is_ok & np.where(is_listed, (listed[SPLIT] == TEST).to_numpy(bool), is_test_set)
     elif table[FOLD].nunique() < 2:
         raise DataError(f"{path} puts everything into one fold, so there is nothing to compare; expected two or more")
     is_train = is_ok & ~is_test & (is_labelled | is_listed)

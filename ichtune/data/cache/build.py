@@ -26,12 +26,12 @@ from ichtune.data.cache.shards import (
     ShardTask,
     cut_files,
     read_shard,
-    remove_leftovers,
     shard_state,
 )
 from ichtune.data.source_files import SourceFiles
 from ichtune.errors import DataError, StorageError
 from ichtune.locks import only_one
+from ichtune.tables import remove_leftovers
 
 __all__ = ["CacheBuild", "CacheSpec", "Progress", "RunShards", "build_cache"]
 

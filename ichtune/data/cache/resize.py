@@ -37,11 +37,6 @@ def fit_hu(hu: np.ndarray, size_px: int, box: Sequence[float] | np.ndarray | Non
     return np.asarray(cv2.resize(lifted, (size_px, size_px), interpolation=method), dtype=np.int16)
 
 
-def pad_to_square(hu: np.ndarray) -> np.ndarray:
-    """Return (S, S), S the longer side: the slice in the middle of air; a square one is returned as it is."""
-    return _cut(hu, *_box_px(hu.shape, None))
-
-
 def _box_px(shape: Sequence[int], box: Sequence[float] | np.ndarray | None) -> tuple[int, int, int]:
     """Top, left and side of a box in pixels of the slice itself; negative where it sticks out."""
     height, width = shape

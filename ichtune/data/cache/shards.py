@@ -32,7 +32,6 @@ _MIN_SHARD_FILES = 64
 _SMALL_SET_SHARDS = 16
 #: A read that takes longer comes from a disk rather than from memory, and so will the next ones.
 _SLOW_READ_S, _FILES_AHEAD = 0.0004, 64
-_TEMPORARY = ".tmp"
 DONE_SUFFIX = ".done.json"
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -221,12 +220,6 @@ def shard_table(folder: Path, number: int) -> pa.Table:
         DataError: no such file, or not such a table.
     """
     return read_rows(folder / rows_name(number))
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Remove what a killed build was writing; finished shards stay."""
-    for path in folder.glob(f".*{_TEMPORARY}"):
-        path.unlink(missing_ok=True)
 
 
 def _write_slices(task: ShardTask, file: BinaryIO) -> tuple[ShardRows, int, str, str]:

@@ -4,7 +4,6 @@ A refusal starts with one of ``REASONS`` and a colon. Values are never guessed: 
 its header or has no known path to HU is refused, and nothing is ever filled in.
 """
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from ichtune.data.dicom.hounsfield import slice_hu
 from ichtune.data.dicom.kinds import check_file, check_frame, is_multi_frame_ct
 from ichtune.data.dicom.parse import ParsedFile, parse
 from ichtune.data.dicom.pixel_decoders import decode_pixels
+from ichtune.data.source_files import read_file_bytes
 from ichtune.errors import DataError
 
 #: Every code that a refused file or frame can carry.
@@ -43,8 +43,6 @@ REASONS: tuple[str, ...] = (
     "decoder_timed_out",
     "decoder_died",
 )
-#: A file larger than this is not read into memory; a thousand frames of 512 x 512 fit.
-MAX_FILE_BYTES = 512 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -93,7 +91,7 @@ class DicomFile:
     """
 
     def __init__(self, source: Path | bytes) -> None:
-        self._parsed = parse(source if isinstance(source, bytes) else read_bytes(source))
+        self._parsed = parse(source if isinstance(source, bytes) else read_file_bytes(source))
         self.header: SliceHeader = self._parsed.header
 
     def hu(self) -> np.ndarray:
@@ -134,28 +132,6 @@ def read_hu(path: Path) -> np.ndarray:
         DataError: the message starts with one of ``REASONS``.
     """
     return DicomFile(path).hu()
-
-
-def read_bytes(path: Path) -> bytes:
-    """Read a whole file, once.
-
-    Raises:
-        DataError: ``unreadable_file: ...``.
-        FileNotFoundError: the file is gone; whoever listed it knows what that means.
-    """
-    try:
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            data = file.read(MAX_FILE_BYTES + 1) if size <= MAX_FILE_BYTES else b""
-    except FileNotFoundError as error:
-        if path.is_symlink():
-            raise DataError("unreadable_file: a link to a file that is not there") from error
-        raise
-    except OSError as error:
-        raise DataError(f"unreadable_file: {error.strerror or type(error).__name__}") from error
-    if max(size, len(data)) > MAX_FILE_BYTES:
-        raise DataError(f"unreadable_file: larger than {MAX_FILE_BYTES >> 20} MiB, no single slice or scan")
-    return data
 
 
 def _readings(parsed: ParsedFile) -> Iterator[SliceReading]:

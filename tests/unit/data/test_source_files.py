@@ -194,7 +194,7 @@ def test_a_share_that_is_gone_refuses_no_file(tmp_path, write_slice, monkeypatch
 
     write_slice(tmp_path / "a.dcm")
     file = find_files(tmp_path).files[0]
-    monkeypatch.setattr(os, "open", fail)
+    monkeypatch.setattr("builtins.open", fail)
     with pytest.raises(StorageError, match="run the same command again"):
         read_source(tmp_path, file)
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ichtune.data.cache.resize import AIR_HU, WHOLE_BOX, fit_hu, pad_to_square
+from ichtune.data.cache.resize import AIR_HU, WHOLE_BOX, fit_hu
 
 
 def test_shrinking_averages_areas():
@@ -24,7 +24,7 @@ def test_padding_below_air_does_not_bleed_into_anatomy():
 
 @pytest.mark.parametrize("shape", [(20, 10), (10, 20), (21, 10)])
 def test_a_slice_that_is_not_square_keeps_its_proportions(shape):
-    square = pad_to_square(np.full(shape, 40, np.int16))
+    square = fit_hu(np.full(shape, 40, np.int16), max(shape))
     assert square.shape == (max(shape), max(shape))
     assert (square == 40).sum() == shape[0] * shape[1]
     assert (square == AIR_HU).sum() == max(shape) ** 2 - shape[0] * shape[1]
@@ -49,7 +49,7 @@ def test_the_slice_itself_is_not_changed():
 def test_a_slice_without_padding_is_not_copied():
     hu = np.full((4, 4), 40, np.int16)
     assert fit_hu(hu, 4) is hu or np.shares_memory(fit_hu(hu, 4), hu)
-    assert pad_to_square(hu).base is hu
+    assert fit_hu(hu, 4).base is hu
 
 
 def test_a_box_is_cut_at_full_resolution_in_whole_pixels():
@@ -74,7 +74,7 @@ def test_what_of_a_box_lies_outside_is_air():
 @pytest.mark.parametrize("box", [(0.0, 0.0, 1.0), (0.1, 0.2, 0.6), (-0.1, 0.5, 0.7)])
 def test_a_box_counts_in_the_padded_square(shape, box):
     hu = np.random.default_rng(1).integers(-900, 900, shape).astype(np.int16)
-    assert fit_hu(hu, 8, box).tolist() == fit_hu(pad_to_square(hu), 8, box).tolist()
+    assert fit_hu(hu, 8, box).tolist() == fit_hu(fit_hu(hu, max(shape)), 8, box).tolist()
 
 
 def test_padding_inside_a_box_is_lifted_and_a_point_is_a_pixel():

@@ -19,13 +19,13 @@ from ichtune.data.cache.shards import (
     build_shard,
     cut_files,
     read_shard,
-    remove_leftovers,
     shard_state,
     shard_table,
 )
 from ichtune.data.dicom.reader import read_hu
 from ichtune.data.source_files import SourceFile, find_files
 from ichtune.errors import DataError, StorageError
+from ichtune.tables import remove_leftovers
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from pydicom import Dataset
 
-from ichtune.data.dicom.reader import MAX_FILE_BYTES, REASONS, DicomFile, read_header, read_hu, read_slices
+from ichtune.data.dicom.reader import REASONS, DicomFile, read_header, read_hu, read_slices
+from ichtune.data.source_files import MAX_FILE_BYTES
 from ichtune.errors import DataError
 
 
