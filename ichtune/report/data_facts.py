@@ -105,7 +105,7 @@ def _counts(workspace: Workspace) -> dict[str, int]:
     table = workspace.slices
     usable, labelled = table[table["status"] == "ok"], workspace.labelled
     return {
-        "DICOM files": int(table["path"].nunique()),
+        "DICOM files": len(table),
         "usable slices": len(usable),
         "labelled slices": len(labelled),
         "slices to predict": len(workspace.unlabelled),
