@@ -63,6 +63,7 @@ SLICES = TableSchema(
         "columns_px": "int32",
         "encoding": "string",
         "repaired_12bit": "bool",
+        "is_lossy": "bool",
         "is_blank": "bool",
         "content_hash": "string",
         "near_hash": "string",

@@ -15,7 +15,7 @@ from ichtune.data.folds import FoldPlan, read_folds
 from ichtune.errors import ConfigError, DataError, nearest
 from ichtune.labels import LABELS
 from ichtune.layout import Layout
-from ichtune.tables import PREDICTIONS, SLICES, TRIALS, read_table
+from ichtune.tables import LABEL_ISSUES, PREDICTIONS, SLICES, TRIALS, read_table
 
 PREDICTION_KINDS = ("oof", "test")
 
@@ -113,9 +113,8 @@ class Workspace:
 
     def prepare_command(self, size_px: int, crop: str) -> str:
         """Return the command that adds a cache to this workspace and leaves tables and folds as they are."""
-        labels = (self.about.get("labels_csv") or {}).get("name")
         given = {
-            "--labels": labels,
+            "--labels": self.about.get("labels_path"),
             "--out": self.layout.root,
             "--size": size_px,
             "--crop": crop,
@@ -167,6 +166,12 @@ class Workspace:
         frame = usable[["image_id", "patient_id"]].copy()
         frame["fold"] = self.fold_plan.folds_for(usable["patient_id"])
         return frame
+
+    @cached_property
+    def label_issues(self) -> pd.DataFrame:
+        """Every label that contradicts another, is incomplete or names no usable file."""
+        _ = self.about
+        return read_table(self.layout.label_issues, LABEL_ISSUES)
 
     @property
     def trials(self) -> pd.DataFrame:

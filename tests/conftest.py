@@ -146,6 +146,7 @@ def write_fake_workspace(
     about = {
         "source_dir": "nowhere",
         "labels_csv": {"name": "labels.csv", "sha256": "0" * 64},
+        "labels_path": "nowhere/labels.csv",
         "cache_id": CACHE_ID,
         "size_px": size_px,
         "fold_plan_hash": plan.plan_hash,

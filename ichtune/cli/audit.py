@@ -38,9 +38,9 @@ def audit(
 ) -> None:
     """Prove that no patient, study, series or identical picture lies in two folds, or in train and test.
 
-    Test slices are the unlabelled ones. Pictures are identical when every value in HU is; blank slices are left
-    out of that, since air looks the same in every head. Near-duplicates of different patients are listed, and are
-    no leak by themselves. Ends with 4 when something leaks, with 3 when a cache is damaged.
+    Test slices are the unlabelled ones, but for those whose label was spoilt. Pictures are identical when every value
+    in HU is; blank slices are left out of that, since air looks the same in every head. Near-duplicates of different
+    patients are listed, and are no leak by themselves. Ends with 4 when something leaks, 3 when a cache is damaged.
 
     Example: ichtune audit --split my_folds.csv
     """
@@ -60,6 +60,7 @@ def audit(
 def _audit(work: Path, split_file: Path | None, out: Path | None, *, tables_only: bool, quiet: bool) -> AuditResult:
     from ichtune.data.audit.leaks import advice, check_leaks, leaks_of
     from ichtune.data.audit.split_file import plan_split, read_split
+    from ichtune.data.label_table import spoilt_labels
     from ichtune.workspace import Workspace
 
     if out is not None and tables_only:
@@ -67,7 +68,8 @@ def _audit(work: Path, split_file: Path | None, out: Path | None, *, tables_only
     workspace = Workspace(work)
     slices = workspace.slices
     plan = workspace.fold_plan if workspace.about.get("fold_plan_hash") else None
-    split = read_split(split_file, slices) if split_file else plan_split(slices, plan)
+    spoilt = spoilt_labels(workspace.label_issues)
+    split = read_split(split_file, slices, spoilt) if split_file else plan_split(slices, plan, spoilt)
     checks = check_leaks(slices, split)
     caches = _check_caches(workspace, read_checksums=not tables_only, quiet=quiet)
     near = None if tables_only or any(cache.problem for cache in caches) else _near(workspace, quiet)

@@ -109,6 +109,11 @@ def notes(found: AuditResult) -> list[str]:
         said.append(f"{n_blank:,} blank slices took no part in the comparison of pictures")
     if split.n_unusable:
         said.append(f"{split.n_unusable:,} listed slices cannot be used (refused or duplicates) and took no part")
+    n_neither = int(((slices["status"] == "ok").to_numpy(bool) & ~split.is_train & ~split.is_test).sum())
+    if n_neither:
+        said.append(
+            f"{n_neither:,} slices are neither training nor test slices: see the label issues of ichtune inspect"
+        )
     if not (split.is_test.any() and split.is_train.any()):
         said.append("there are not both training and test slices, so train and test were not compared")
     if len(split.fold_names) < 2:

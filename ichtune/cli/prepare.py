@@ -74,6 +74,9 @@ def prepare(
             "under the same paths.",
         ),
     ] = None,
+    replace_source: Annotated[
+        bool, typer.Option("--replace", help="Prepare in a workspace that holds the tables of another source.")
+    ] = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -97,6 +100,7 @@ def prepare(
         k=folds,
         seed=seed,
         n_processes=processes,
+        replace=replace_source,
     )
     summary = _prepared([replace(spec, size_px=size_px) for size_px in sizes], address, quiet)
     for warning in summary.warnings:
@@ -196,6 +200,7 @@ def _lines(summary: "PrepareSummary") -> list[tuple[str, int, str]]:
     ]
     optional = [
         ("repaired 12-bit", summary.repaired_12bit, ""),
+        ("lossy", summary.lossy, "slices whose values were changed by compression"),
         ("blank", summary.blank, "kept"),
         ("multi-frame files", summary.multi_frame, "a row a frame"),
         ("padding kept", summary.padding_ignored, "slices whose padding value is one of tissue"),

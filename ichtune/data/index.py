@@ -1,5 +1,6 @@
 """The SliceTable: one row for every DICOM file and every frame of one, whether it can be read or not."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -18,6 +19,11 @@ from ichtune.labels import LABELS
 from ichtune.tables import SLICES, conform
 
 COMPETITION_PREFIX = "ID_"
+#: Stands between a name and the number of its second, third ... bearer.
+_ANOTHER = "~"
+#: Where a slice lies, as its header says.
+_PLACE = ("series_instance_uid", "instance_number", "position_x_mm", "position_y_mm", "position_z_mm")
+_NOWHERE = "|nan" * (len(_PLACE) - 1)
 
 #: What a file tells about itself; positions are kept until the series are put in order.
 ROW_COLUMNS: dict[str, str] = {
@@ -39,6 +45,7 @@ ROW_COLUMNS: dict[str, str] = {
     "columns_px": "int32",
     "encoding": "string",
     "repaired_12bit": "bool",
+    "is_lossy": "bool",
     "is_blank": "bool",
     "content_hash": "string",
     "near_hash": "string",
@@ -93,13 +100,29 @@ def build_slice_table(rows: pd.DataFrame) -> pd.DataFrame:
     Returns:
         The columns of ``tables.SLICES``, unlabelled, in the same order.
     """
-    table = rows.copy()
+    table = rows.copy(deep=False)  # columns are replaced, never changed: the rows stay as they are
     _add_identity(table)
     add_series_geometry(table)
     table["is_labelled"] = False
     for label in LABELS:
         table[label] = np.float32(np.nan)
     return conform(table, SLICES)
+
+
+def shared_names(slices: pd.DataFrame) -> pd.Series:
+    """Return for every row the name that it would have, where several usable slices would have the same.
+
+    Args:
+        slices: a SliceTable.
+
+    Returns:
+        Text (n,); ``""`` where a row is the only usable one of its name.
+    """
+    names = slices["image_id"].astype(str)
+    wanted = names.str.replace(rf"{_ANOTHER}\d+$", "", regex=True)
+    is_other = (wanted != names) & (slices["status"] == "ok").to_numpy(bool) & wanted.isin(names)
+    is_shared = wanted.isin(wanted[is_other]) & (slices["status"] == "ok").to_numpy(bool)
+    return wanted.where(is_shared, "")
 
 
 def image_id_of(sop_instance_uid: str, path: str) -> str:
@@ -121,26 +144,53 @@ def _add_identity(table: pd.DataFrame) -> None:
     uids, paths, frames = table["sop_instance_uid"].tolist(), table["path"].tolist(), _frame_suffixes(table)
     names = [image_id_of(uid, path) + frame for uid, path, frame in zip(uids, paths, frames, strict=True)]
     keys = [uid + frame if uid else name for uid, frame, name in zip(uids, frames, names, strict=True)]
+    # a file that can be read goes before one that cannot, a lossless copy before a lossy one
+    order = np.lexsort((table["is_lossy"].to_numpy(bool), ~usable)).tolist()
     first_of: dict[str, int] = {}
-    for row in np.argsort(~usable, kind="stable"):  # a file that can be read goes before one that cannot
-        first_of.setdefault(keys[row], int(row))
+    for row in order:
+        first_of.setdefault(keys[row], row)
+    copied = _copies(table, [row for row in order if usable[row]], keys)
     status = np.where(usable, "ok", "refused").astype(object)
     reasons = table["reason"].tolist()
     times_seen: dict[str, int] = {}
     taken: set[str] = set()
     for row, key in enumerate(keys):
-        first = first_of[key]
-        if row != first:
-            times_seen[key] = times_seen.get(key, 1) + 1
-            names[row] = f"{names[first]}~{times_seen[key]}"
-            if usable[row]:
-                status[row] = "duplicate"
-                reasons[row] = f"duplicate_sop_instance_uid: same as {paths[first]}"
+        name = names[row] = names[first_of[key]]
+        if row in copied:
+            status[row] = "duplicate"
+            reasons[row] = f"duplicate_sop_instance_uid: same as {paths[copied[row]]}"
+        if row != first_of[key] or name in taken:
+            times_seen[name] = times_seen.get(name, 1) + 1
+            names[row] = f"{name}{_ANOTHER}{times_seen[name]}"
         while names[row] in taken:
-            names[row] += "~"
+            names[row] += _ANOTHER
         taken.add(names[row])
     table["image_id"], table["status"], table["reason"] = names, status, reasons
     _fill_groups(table)
+
+
+def _copies(table: pd.DataFrame, order: list[int], keys: list[str]) -> dict[int, int]:
+    """Rows that repeat an earlier one of ``order``, and which: the same UID, and the same pixels or the same place.
+
+    Files with one UID, other pixels and another place are different slices, as after an anonymiser's mistake.
+    """
+    counts = Counter(keys[row] for row in order)
+    repeated = [row for row in order if counts[keys[row]] > 1]
+    of_place = table.iloc[repeated][list(_PLACE)].itertuples(index=False, name=None)
+    places = ["|".join(map(str, values)) for values in of_place]
+    content = table["content_hash"].iloc[repeated].tolist()
+    copied: dict[int, int] = {}
+    first_like: dict[tuple[str, str, str], int] = {}
+    for row, *likes in zip(repeated, content, places, strict=True):
+        marks = [(keys[row], what, like) for what, like in zip(("content", "place"), likes, strict=True)]
+        if likes[1].endswith(_NOWHERE):
+            marks.pop()
+        found = [first_like[mark] for mark in marks if mark in first_like]
+        if found:
+            copied[row] = found[0]
+        for mark in marks:
+            first_like.setdefault(mark, found[0] if found else row)
+    return copied
 
 
 def _frame_suffixes(table: pd.DataFrame) -> list[str]:
@@ -191,6 +241,7 @@ def _header_row(header: SliceHeader) -> dict[str, Any]:
         "rows_px": min(header.rows_px, np.iinfo(np.int32).max),
         "columns_px": min(header.columns_px, np.iinfo(np.int32).max),
         "encoding": header.encoding,
+        "is_lossy": header.is_lossy,
     }
 
 

@@ -1,7 +1,9 @@
 """Reading label CSV files, and giving each slice its labels without dropping a contradiction in silence."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
+from ichtune.data.index import shared_names
 from ichtune.errors import DataError, nearest
 from ichtune.labels import ANY, LABELS, N_LABELS, SUBTYPES
 from ichtune.tables import LABEL_ISSUES, conform
@@ -19,6 +22,7 @@ LABEL_ISSUE_KINDS: dict[str, str] = {
     "duplicate_agrees": "listed more than once with the same values; used once",
     "duplicate_disagrees": "listed more than once with different values; the slice counts as unlabelled",
     "incomplete_labels": "not all six labels are given; the slice counts as unlabelled",
+    "ambiguous_image_id": "several different slices go by that name; each of them counts as unlabelled",
     "any_conflict": "any differs from the maximum of the five subtypes; kept as given",
     "known_bad": "known to be damaged in the competition's files; used if its file can be read",
     "no_file": "no file of that name; not used",
@@ -29,9 +33,14 @@ LABEL_ISSUE_KINDS: dict[str, str] = {
 KNOWN_BAD = frozenset(
     f"ID_{digits}" for digits in ("e20bf3f8a", "8da38f2e4", "6431af929", "470e639ae", "0e21abf7a", "d91d52bdc")
 )
+#: Issues for which a slice that has labels counts as unlabelled.
+_SPOILT = ("duplicate_disagrees", "incomplete_labels", "ambiguous_image_id")
 _COMPETITION_COLUMNS = ("ID", "Label")
 _IMAGE_ID = "image_id"
 _WIDE_COLUMNS = (_IMAGE_ID, *LABELS)
+_KNOWN_COLUMNS = {name.lower(): name for name in (*_COMPETITION_COLUMNS, *_WIDE_COLUMNS)}
+#: pyarrow quotes the row that it cannot read, which may hold a name.
+_QUOTED_ROW, _ROW_LEFT_OUT = re.compile(r"(columns, got \d+):.*", re.DOTALL), r"\1"
 _ANY, _FIRST_SUBTYPE = LABELS.index(ANY), LABELS.index(SUBTYPES[0])
 
 
@@ -53,13 +62,15 @@ def read_labels(path: Path) -> LabelTable:
     """Read a label CSV.
 
     Two forms are known: the competition's (``ID,Label`` with a row ``ID_xxx_subtype`` for each label) and a
-    wide one (``image_id`` and a column for each label). Values are 0 or 1.
+    wide one (``image_id`` and a column for each label). Values are 0 or 1; columns in capitals are known too.
 
     Raises:
-        DataError: no such file, neither form, a malformed ID, or a value that is neither 0 nor 1; with its
+        DataError: no such file, neither form, no row, a malformed ID, or a value that is neither 0 nor 1; with its
             line.
     """
     table = _read_csv(path)
+    if not len(table):
+        raise DataError(f"{path} holds a header and no labels; leave --labels out where there are none")
     if set(_COMPETITION_COLUMNS) <= set(table.column_names):
         return _collapse(*_competition_rows(table, path))
     _check_wide(table, path)
@@ -75,7 +86,8 @@ def attach_labels(slices: pd.DataFrame, labels: LabelTable, source: Path) -> tup
         source: the CSV, named when nothing fits.
 
     Returns:
-        The SliceTable with labels and is_labelled, and the issues, those of the CSV and those of the match.
+        The SliceTable with labels and is_labelled, and the issues, those of the CSV and those of the match. Labels
+        for a name that several different slices go by are given to none of them, unless each has a row of its own.
 
     Raises:
         DataError: not one label row names a file.
@@ -89,15 +101,33 @@ def attach_labels(slices: pd.DataFrame, labels: LabelTable, source: Path) -> tup
         )
     table = slices.copy()
     values = given.reindex(table[_IMAGE_ID]).to_numpy(np.float32, copy=True)
-    values[(table["status"] != "ok").to_numpy(bool)] = np.nan
+    is_ambiguous = _is_ambiguous(table, given.index)
+    values[is_ambiguous | (table["status"] != "ok").to_numpy(bool)] = np.nan
     table[list(LABELS)] = values
     table["is_labelled"] = ~np.isnan(values).any(axis=1)
     issues = [
         labels.issues,
         _issues(given.index[status.isna()], "no_file"),
         _issues(given.index[status.eq("refused").fillna(False)], "refused_file"),
+        _issues(table.loc[is_ambiguous, _IMAGE_ID].tolist(), "ambiguous_image_id"),
     ]
     return table, conform(pd.concat(issues, ignore_index=True), LABEL_ISSUES)
+
+
+def _is_ambiguous(slices: pd.DataFrame, given: pd.Index) -> np.ndarray:
+    """Bool (n,): slices whose name is shared and labelled, while not every one of those that share it is."""
+    shared = shared_names(slices)
+    has_own = slices[_IMAGE_ID].isin(given).groupby(shared).transform("all")
+    return (shared.isin(given) & ~has_own & (shared != "")).to_numpy(bool)
+
+
+def spoilt_labels(issues: pd.DataFrame) -> frozenset[str]:
+    """Return the images that were labelled in a way that cannot be used, so that they count as unlabelled.
+
+    Args:
+        issues: columns of ``tables.LABEL_ISSUES``.
+    """
+    return frozenset(issues.loc[issues["issue"].isin(_SPOILT), _IMAGE_ID].tolist())
 
 
 def no_issues() -> pd.DataFrame:
@@ -112,7 +142,10 @@ def _read_csv(path: Path) -> pa.Table:
     try:
         with path.open("rb") as file:
             header = file.readline().decode("utf-8-sig").strip()
-        columns = [name.strip().strip('"') for name in header.split(",")]
+        columns = [_column(name) for name in header.split(",")]
+        repeated = sorted({name for name in columns if columns.count(name) > 1})
+        if repeated:
+            raise DataError(f"{path} has several columns {', '.join(map(repr, repeated))}; each must be there once")
         return pacsv.read_csv(
             path,
             read_options=pacsv.ReadOptions(column_names=columns, skip_rows=1),
@@ -121,7 +154,12 @@ def _read_csv(path: Path) -> pa.Table:
             ),
         )
     except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
-        raise DataError(f"cannot read {path} as CSV: {str(error)[:200]}") from error
+        raise DataError(f"cannot read {path} as CSV: {_QUOTED_ROW.sub(_ROW_LEFT_OUT, str(error))[:200]}") from None
+
+
+def _column(text: str) -> str:
+    name = text.strip().strip('"').strip()
+    return _KNOWN_COLUMNS.get(name.lower(), name)
 
 
 def _check_wide(table: pa.Table, path: Path) -> None:
@@ -186,7 +224,14 @@ def _check_rows(is_good: np.ndarray, column: pa.ChunkedArray, path: Path, rule: 
     if is_good.all():
         return
     row = int(np.argmin(is_good))
-    raise DataError(f"{path}, line {row + 2}: {rule}, got {column[row].as_py()[:80]!r}")
+    raise DataError(f"{path}, line {_line_of(row, path)}: {rule}, got {column[row].as_py()[:80]!r}")
+
+
+def _line_of(row: int, path: Path) -> int:
+    """Line of a row below the header; blank lines are lines, but no rows."""
+    with path.open("rb") as file:
+        with_content = (number for number, line in enumerate(file, start=1) if line.strip(b"\r\n"))
+        return next(islice(with_content, row + 1, None), row + 2)
 
 
 def _collapse(images: np.ndarray, labels: np.ndarray, values: np.ndarray, names: np.ndarray) -> LabelTable:

@@ -48,6 +48,7 @@ class PrepareSpec:
         k: number of folds; None takes 5, or as many as there are patients with labels where those are fewer.
         seed: breaks ties between folds.
         n_processes: worker processes; None takes every core.
+        replace: let the tables of another source in ``out`` go.
     """
 
     dicom_dir: Path
@@ -59,6 +60,7 @@ class PrepareSpec:
     k: int | None = None
     seed: int = DEFAULT_SEED
     n_processes: int | None = None
+    replace: bool = False
 
     def __post_init__(self) -> None:
         low, high = _SIZE_BOUNDS_PX
@@ -99,12 +101,14 @@ def prepare(
         DataError: a path is missing, the label CSV is malformed, or fits none of the files; or files changed
             while they were read.
         NothingUsableError: there are files, but not one CT slice.
-        ConfigError: more folds asked for than patients with labels.
+        ConfigError: more folds asked for than patients with labels; or the workspace has the tables of another source,
+            or labels that this call would drop.
         StorageError: the workspace cannot be written.
     """
     start = time.monotonic()
     layout = Layout(spec.out)
     earlier = _earlier(layout)
+    _check_same_source(spec, earlier)
     _check_keeps_labels(spec, earlier)
     labels = read_labels(spec.labels) if spec.labels else None
     sample = spec.sample_submission or _only_sample_submission(spec.dicom_dir)
@@ -132,6 +136,16 @@ def prepare(
         is_reused=all(build.is_reused for build in [base, *crops]),
         seconds=time.monotonic() - start,
     )
+
+
+def _check_same_source(spec: PrepareSpec, earlier: dict[str, Any]) -> None:
+    """Refuse to put one data set in the place of another in passing: runs and searches belong to the first."""
+    held, wanted = earlier.get("source_dir"), str(spec.dicom_dir.resolve())
+    if held and held != wanted and not spec.replace:
+        raise ConfigError(
+            f"{spec.out} holds the tables of {held}, not of {wanted}; use another --out, or --replace to prepare the "
+            "new source in their place (also where the old one was only moved: what is the same is not read again)"
+        )
 
 
 def _check_keeps_labels(spec: PrepareSpec, earlier: dict[str, Any]) -> None:
@@ -182,10 +196,12 @@ def _earlier(layout: Layout) -> dict[str, Any]:
 def _check_usable(slices: pd.DataFrame, folder: Path) -> None:
     if (slices["status"] == "ok").any():
         return
-    code, n_rows = Counter(refusal_codes(slices)).most_common(1)[0]
+    codes = refusal_codes(slices)
+    code, n_rows = Counter(codes).most_common(1)[0]
+    first = slices.iloc[codes.index(code)]
     raise NothingUsableError(
         f"{folder} holds {slices['path'].nunique()} files and not one usable CT slice; the most common reason is "
-        f"{code} ({n_rows} files), for instance {slices['path'].iloc[0]}: {slices['reason'].iloc[0]}"
+        f"{code} ({n_rows} files), for instance {first['path']}: {first['reason']}"
     )
 
 
@@ -204,6 +220,7 @@ def _about(spec: PrepareSpec, plan: FoldPlan | None, rows_id: str, caches: list[
     base = base_note(caches)
     return {
         "source_dir": str(spec.dicom_dir.resolve()),
+        "labels_path": str(spec.labels.resolve()) if spec.labels else None,
         "labels_csv": {"name": spec.labels.name, "sha256": file_sha256(spec.labels)} if spec.labels else None,
         "cache_id": base["cache_id"],
         "size_px": base["size_px"],

@@ -8,6 +8,7 @@ import pandas as pd
 
 from ichtune.data.cache.cache_set import CacheNote, base_note
 from ichtune.data.folds import FoldPlan
+from ichtune.data.index import shared_names
 from ichtune.data.label_table import KNOWN_BAD
 from ichtune.data.series_geometry import series_table
 from ichtune.labels import LABELS
@@ -22,6 +23,7 @@ class PrepareSummary:
         slices: rows that can be used.
         ignored: files that are not DICOM and have no row.
         multi_frame: files of several frames.
+        lossy: slices whose values were changed by compression, now or before they came here.
         padding_ignored: slices whose padding value lies among those of tissue, and was taken for tissue.
         known_bad: slices that are known to be damaged in the competition's files.
         duplicate_positions: series with several slices at one position.
@@ -45,6 +47,7 @@ class PrepareSummary:
     labelled: int
     duplicates: int
     repaired_12bit: int
+    lossy: int
     padding_ignored: int
     blank: int
     known_bad: int
@@ -102,6 +105,7 @@ def summarise(
         labelled=int(usable["is_labelled"].sum()),
         duplicates=int((slices["status"] == "duplicate").sum()),
         repaired_12bit=int(usable["repaired_12bit"].sum()),
+        lossy=int(usable["is_lossy"].sum()),
         padding_ignored=int(usable["padding_ignored"].sum()),
         blank=int(usable["is_blank"].sum()),
         known_bad=int(slices["image_id"].isin(KNOWN_BAD).sum()),
@@ -134,7 +138,11 @@ def _warnings(slices: pd.DataFrame, plan: FoldPlan | None, all_rows: pd.DataFram
     by_patient = usable.groupby("patient_id")["is_labelled"].agg(["any", "all"])
     has_position = usable["ordered_by"].str.startswith("position")
     n_labelled = int(by_patient["any"].sum())
+    n_shared = int((shared_names(slices) != "").sum())
     counted = {
+        "slices share their name (SOP Instance UID or ID_ file name) with a different one: none takes a label by it": (
+            n_shared
+        ),
         "slices have no PatientID: each study counts as a patient of its own": int((rows["patient_id"] == "").sum()),
         "series lack positions: they are ordered by slice location or instance number": int(
             usable.loc[~has_position, "series_instance_uid"].nunique()

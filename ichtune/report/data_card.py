@@ -44,7 +44,8 @@ class DataCard:
         ordered_by: series by what their slices were ordered by.
         labels: for each label and each of ``UNITS`` the positive ones, of how many, and the share.
         co_occurrence: slices with both of two labels; the diagonal counts each label itself.
-        refused: reason code, files, path of the first one; the most frequent first. Duplicates are among them.
+        refused: reason code, files, name of the first one without its folders; the most frequent first. Duplicates are
+            among them.
         label_issues: kind, what it means, label rows.
         folds: patients, slices and label rates of each fold; empty where there is no plan.
         caches: cache_id, size_px, crop, slices, bytes, bytes a slice.
@@ -130,6 +131,7 @@ def _counts(slices: pd.DataFrame, usable: pd.DataFrame, labelled: pd.DataFrame, 
         "labelled_patients": int(labelled["patient_id"].nunique()),
         "unlabelled_slices": len(usable) - len(labelled),
         "repaired_12bit": int(usable["repaired_12bit"].sum()),
+        "lossy_slices": int(usable["is_lossy"].sum()),
         "padding_ignored": int(usable["padding_ignored"].sum()),
         "blank_slices": int(usable["is_blank"].sum()),
         "uneven_series": int(series["is_uneven"].sum()),
@@ -179,7 +181,7 @@ def _co_occurrence(labelled: pd.DataFrame) -> dict[str, dict[str, int]]:
 def _refused(slices: pd.DataFrame) -> list[dict[str, Any]]:
     others = slices[slices["status"] != "ok"]
     codes = others["reason"].str.split(":", n=1).str[0].astype(str)
-    examples = others["path"].groupby(codes).first()
+    examples = others["path"].str.rsplit("/", n=1).str[-1].groupby(codes).first()
     return [{"reason": code, "files": n, "example": str(examples[code])} for code, n in by_count(codes).items()]
 
 

@@ -150,6 +150,8 @@ def _tile(row: dict[Any, Any], before: dict[Any, Any] | None) -> Tile:
         marks.append("blank")
     if row["repaired_12bit"]:
         marks.append("repaired")
+    if row["is_lossy"]:
+        marks.append("lossy")
     if row["padding_ignored"]:
         marks.append("padding")
     if row["n_at_position"] > 1:

@@ -44,6 +44,7 @@ def test_a_syntax_gives_the_reference_in_hu(syntax):
     assert file.header.transfer_syntax_uid == ("1.2.840.10008.1.2.1" if syntax.endswith(".99") else syntax)
     assert (hu.dtype, hu.shape) == (np.int16, (512, 512))
     assert np.abs(hu - reference).max() <= TOLERANCE_HU[syntax]
+    assert file.header.is_lossy == (TOLERANCE_HU[syntax] > 0)
 
 
 def test_the_reference_has_the_values_of_its_pixels():

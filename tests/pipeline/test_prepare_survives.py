@@ -38,7 +38,10 @@ def attempt(source, out, n_processes):
 
 
 def notes(out):
-    return set(Path(out).glob("hu/.building-*/*.done.json"))
+    try:
+        return set(Path(out).glob("hu/.building-*/*.done.json"))
+    except FileNotFoundError:  # a finished cache was given its name while it was looked at
+        return set()
 
 
 def wait(child, is_over):

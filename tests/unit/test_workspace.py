@@ -157,7 +157,7 @@ def test_a_crop_that_was_not_prepared_names_the_whole_command(fake_workspace: Fa
     root = workspace.layout.root
     assert str(caught.value) == (
         f"workspace {root} has no cache with crop 'tight', only head, none; build it with `ichtune prepare nowhere "
-        f"--labels labels.csv --out {root} --size 48 --crop tight --folds 3 --seed 7`"
+        f"--labels nowhere/labels.csv --out {root} --size 48 --crop tight --folds 3 --seed 7`"
     )
 
 

@@ -104,7 +104,7 @@ def with_sides(pairs: pd.DataFrame, split: Split) -> pd.DataFrame:
     names = np.array([*split.fold_names, ""], dtype=object)
 
     def described(rows: np.ndarray) -> list[str]:
-        kinds = np.where(split.is_test[rows], "test", "train")
+        kinds = np.where(split.is_test[rows], "test", np.where(split.is_train[rows], "train", "no label"))
         folds = names[np.where(split.fold[rows] == NO_FOLD, len(names) - 1, split.fold[rows])]
         return [", ".join(filter(None, parts)) for parts in zip(kinds.tolist(), folds.tolist(), strict=True)]
 

@@ -1,5 +1,6 @@
 """Splits to audit: the workspace's own fold plan, or a table that somebody hands over."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +19,13 @@ FOLD, SPLIT = "fold", "split"
 TRAIN, TEST = "train", "test"
 
 
-def plan_split(slices: pd.DataFrame, plan: FoldPlan | None) -> Split:
+def plan_split(slices: pd.DataFrame, plan: FoldPlan | None, spoilt: Collection[str] = ()) -> Split:
     """Return the workspace's own split: labelled slices train, unlabelled ones are the test set.
 
     Args:
         slices: a SliceTable.
         plan: its fold plan; None where there is none.
+        spoilt: ``label_table.spoilt_labels``: slices that are neither, since they were labelled and cannot be used.
 
     Raises:
         DataError: the plan does not know a patient.
@@ -34,27 +36,27 @@ def plan_split(slices: pd.DataFrame, plan: FoldPlan | None) -> Split:
     if plan is not None:
         fold[is_ok] = plan.folds_for(slices.loc[is_ok, "patient_id"])
     names = tuple(f"fold {number}" for number in range(plan.k)) if plan else ()
-    return Split("the workspace's fold plan", fold, is_ok & is_labelled, is_ok & _is_test_set(slices), names)
+    is_test = is_ok & _is_test_set(slices, spoilt)
+    return Split("the workspace's fold plan", fold, is_ok & is_labelled, is_test, names)
 
 
-def _is_test_set(slices: pd.DataFrame) -> np.ndarray:
-    """Unlabelled slices of series without a label; one that lacks its label in a labelled series tests nothing."""
-    is_labelled = slices["is_labelled"].to_numpy(bool)
-    has_label = slices["is_labelled"].groupby(slices["series_instance_uid"]).transform("any").to_numpy(bool)
-    return ~is_labelled & ~has_label
+def _is_test_set(slices: pd.DataFrame, spoilt: Collection[str]) -> np.ndarray:
+    """Slices without a label, wherever they lie: a submission predicts every one of them."""
+    return ~slices["is_labelled"].to_numpy(bool) & ~slices["image_id"].isin(list(spoilt)).to_numpy(bool)
 
 
-def read_split(path: Path, slices: pd.DataFrame) -> Split:
+def read_split(path: Path, slices: pd.DataFrame, spoilt: Collection[str] = ()) -> Split:
     """Read a split of the workspace's slices.
 
     The table names slices by ``image_id``, ``series_instance_uid``, ``dicom_study_uid`` or ``patient_id`` (the finest
     that is there), and says where they lie by a column ``fold``, a column ``split`` (``train`` or ``test``), or both.
-    Every labelled usable slice must be listed. Series without a label are the test set, as they are for the workspace,
+    Every labelled usable slice must be listed. Slices without a label are the test set, as they are for the workspace,
     unless a ``split`` column says otherwise.
 
     Args:
         path: CSV or parquet.
         slices: the SliceTable.
+        spoilt: as for ``plan_split``.
 
     Raises:
         DataError: no such file, columns missing, an id that the workspace does not know, a labelled slice that is not
@@ -78,12 +80,12 @@ def read_split(path: Path, slices: pd.DataFrame) -> Split:
     is_ok = (slices["status"] == "ok").to_numpy(bool)
     is_labelled = slices["is_labelled"].to_numpy(bool)
     _check_all_there(is_ok & is_labelled & ~is_listed, own, path, key)
-    is_test_set = _is_test_set(slices)
+    is_test_set = _is_test_set(slices, spoilt)
     is_test = is_ok & is_test_set
     if has_split:
         _check_sides(table[SPLIT], path)
         is_test = is_ok & np.where(is_listed, (listed[SPLIT] == TEST).to_numpy(bool), is_test_set)
-    elif table[FOLD].nunique() < 2:
+    elif table.loc[table[FOLD] != "", FOLD].nunique() < 2:
         raise DataError(f"{path} puts everything into one fold, so there is nothing to compare; expected two or more")
     is_train = is_ok & ~is_test & (is_labelled | is_listed)
     fold, names = np.full(len(slices), NO_FOLD, dtype=np.int64), tuple[str, ...]()

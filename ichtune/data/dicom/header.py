@@ -46,6 +46,7 @@ TAGS: dict[str, int] = {
     "rescale_intercept": 0x00281052,
     "rescale_slope": 0x00281053,
     "rescale_type": 0x00281054,
+    "lossy_image_compression": 0x00282110,
 }
 #: Tags that hold a 16-bit number: their form where an implicit header does not say it.
 _COUNTS = frozenset(
@@ -65,6 +66,10 @@ _COUNTS = frozenset(
 
 _NAN = float("nan")
 
+#: Transfer syntaxes that cannot keep every value (JPEG), and those that need not (JPEG-LS, JPEG 2000).
+_LOSSY_SYNTAXES = frozenset({"1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"})
+_NEARLY_LOSSLESS_SYNTAXES = frozenset({"1.2.840.10008.1.2.4.81", "1.2.840.10008.1.2.4.91"})
+
 
 @dataclass(frozen=True)
 class SliceHeader:
@@ -78,6 +83,7 @@ class SliceHeader:
         pixel_padding_value: what pixels outside the field of view are stored as, as the header writes it: a
             negative value may be stated as an unsigned one.
         pixel_padding_range_limit: the other end of the range of such values.
+        lossy_image_compression: ``01`` where pixels were ever compressed with loss, ``00`` where they were not.
         frame_number: which frame of a multi-frame file this is, from 1; 1 for a plain file.
     """
 
@@ -110,6 +116,7 @@ class SliceHeader:
     rescale_intercept: float | None
     pixel_padding_value: float | None = None
     pixel_padding_range_limit: float | None = None
+    lossy_image_compression: str = ""
     frame_number: int = 1
 
     @property
@@ -119,10 +126,23 @@ class SliceHeader:
 
     @property
     def encoding(self) -> str:
-        """Bits stored, u or s, and the file's intercept: ``12u-1024``, ``16s+0``; ``""`` when unknown."""
+        """Bits stored, u or s, a slope other than 1, and the file's intercept; ``""`` when unknown.
+
+        ``12u-1024``, ``16s+0``, ``8u*32.12-2000``.
+        """
         if not self.bits_stored or self.rescale_intercept is None:
             return ""
-        return f"{self.bits_stored}{'s' if self.is_signed else 'u'}{self.rescale_intercept:+g}"
+        slope = "" if self.rescale_slope in (None, 1.0) else f"*{self.rescale_slope:g}"
+        return f"{self.bits_stored}{'s' if self.is_signed else 'u'}{slope}{self.rescale_intercept:+g}"
+
+    @property
+    def is_lossy(self) -> bool:
+        """Whether values were changed by compression, now or earlier; unless a file denies it where that can be.
+
+        Source: DICOM PS3.3 C.7.6.1.1.5 (Lossy Image Compression).
+        """
+        said, syntax = self.lossy_image_compression, self.transfer_syntax_uid
+        return said == "01" or syntax in _LOSSY_SYNTAXES or (syntax in _NEARLY_LOSSLESS_SYNTAXES and said != "00")
 
     @property
     def is_broken_12bit(self) -> bool:
@@ -184,11 +204,15 @@ def header_from(value: TagValues, transfer_syntax_uid: str, media_sop_class_uid:
         rescale_intercept=value.scalar("rescale_intercept"),
         pixel_padding_value=value.optional("pixel_padding_value"),
         pixel_padding_range_limit=value.optional("pixel_padding_range_limit"),
+        lossy_image_compression=value.text("lossy_image_compression"),
     )
 
 
 def slice_normal(orientation: tuple[float, ...] | None) -> tuple[float, float, float]:
-    """Return the unit normal of a slice, row times column direction; NaN without a sound orientation.
+    """Return the unit normal of a slice, turned towards the head; NaN without a sound orientation.
+
+    Row times column direction points towards the feet where a picture is mirrored or upside down, and a series must
+    have one order and one tilt either way.
 
     Source: DICOM PS3.3 C.7.6.2.1.1.
     """
@@ -199,6 +223,8 @@ def slice_normal(orientation: tuple[float, ...] | None) -> tuple[float, float, f
     length = math.sqrt(x * x + y * y + z * z)
     if not 0.5 < length < 2.0:  # row and column directions are parallel or no unit vectors
         return (_NAN, _NAN, _NAN)
+    if z < 0:
+        length = -length
     return (x / length, y / length, z / length)
 
 

@@ -296,7 +296,9 @@ def _start(command: Sequence[str]) -> _Child:
         process.kill()
         said = process.stderr.read(65536).decode("utf-8", "replace").strip().splitlines()
         status = child.end(at_once=True)
-        raise StorageError(_no_start(said[-1] if said else _status_name(status))) from error
+        # what a process writes while a signal of its own ends it is a dump, not a reason
+        is_reason = bool(said) and (status >= 0 or status == -signal.SIGKILL)
+        raise StorageError(_no_start(said[-1] if is_reason else _status_name(status))) from error
     except BaseException:
         child.end(at_once=True)
         raise

@@ -88,7 +88,7 @@ def _check_class(header: SliceHeader) -> None:
         raise DataError(
             f"not_ct_image: {next(kinds, 'another object')}, got SOP class {quoted_uid(uid)}, expected CT Image Storage"
         )
-    if header.modality != "CT":
+    if header.modality.upper() != "CT":
         raise DataError(f"not_ct_image: got modality {quoted_term(header.modality, MODALITIES)}, expected CT")
     if not uid and header.n_frames > 1:
         raise DataError(f"multi_frame: {header.n_frames} frames without a SOP class that says where they lie")
@@ -132,7 +132,7 @@ def _check_pixel_module(header: SliceHeader) -> None:
 
 
 def _check_plane(header: SliceHeader) -> None:
-    z = abs(slice_normal(header.image_orientation)[2])
+    z = slice_normal(header.image_orientation)[2]
     if z < _MIN_NORMAL_Z:  # never so for NaN, an orientation that is unknown
         raise DataError(
             f"not_axial: the plane is turned by {math.degrees(math.acos(z)):.0f} degrees against axial, "

@@ -67,6 +67,7 @@ def test_json_has_the_promised_keys_and_stdout_nothing_else(folder):
         "labelled",
         "duplicates",
         "repaired_12bit",
+        "lossy",
     }
     assert promised | {"label_issues", "cache_id", "fold_plan_hash", "files"} <= set(summary)
     assert (summary["slices"], summary["patients"], summary["labelled"], summary["refused"]) == (3, 3, 2, {})

@@ -8,10 +8,13 @@ import pytest
 from ichtune.data import index
 from ichtune.data.content_hash import content_hash, near_hash
 from ichtune.data.dicom.reader import SliceReading, read_slices
-from ichtune.data.index import ROW_COLUMNS, build_slice_table, image_id_of, read_file, slice_normal
+from ichtune.data.index import ROW_COLUMNS, build_slice_table, image_id_of, read_file, shared_names, slice_normal
 from ichtune.errors import DataError
 from ichtune.labels import LABELS
 from ichtune.tables import SLICES
+
+#: Tags that would say where a slice lies.
+NOWHERE = {"InstanceNumber": None, "ImagePositionPatient": None}
 
 
 def table_of(folder: Path) -> pd.DataFrame:
@@ -113,6 +116,65 @@ def test_a_repaired_file_is_marked(tmp_path, write_slice):
     assert table_of(tmp_path)["repaired_12bit"].tolist() == [True, False]
 
 
+def test_of_two_copies_the_lossless_one_is_used(tmp_path, write_slice):
+    write_slice(tmp_path / "a.dcm", SOPInstanceUID="1.5", LossyImageCompression="01")
+    write_slice(tmp_path / "b.dcm", SOPInstanceUID="1.5")
+    table = table_of(tmp_path)
+    assert table["is_lossy"].tolist() == [True, False]
+    assert table["status"].tolist() == ["duplicate", "ok"]
+    assert table.loc["a.dcm", "reason"] == "duplicate_sop_instance_uid: same as b.dcm"
+
+
+def test_one_uid_for_several_slices_loses_none_of_them(tmp_path, write_slice):
+    for number, name in enumerate(("a", "b", "c")):
+        pixels = np.full((8, 8), 1000 + number, np.uint16)
+        write_slice(tmp_path / f"{name}.dcm", pixels, SOPInstanceUID="1.5", ImagePositionPatient=[0, 0, 5 * number])
+    (tmp_path / "d.dcm").write_bytes((tmp_path / "b.dcm").read_bytes())
+    table = table_of(tmp_path)
+    assert table["status"].tolist() == ["ok", "ok", "ok", "duplicate"]
+    assert table["image_id"].tolist() == ["1.5", "1.5~2", "1.5~3", "1.5~4"]
+    assert table.loc["d.dcm", "reason"] == "duplicate_sop_instance_uid: same as b.dcm"
+    assert table["slice_rank"].tolist() == [0, 1, 2, -1]
+    assert shared_names(table).tolist() == ["1.5", "1.5", "1.5", ""]
+
+
+def test_another_version_of_a_slice_at_its_place_is_a_copy(tmp_path, write_slice):
+    for name in ("a", "b"):
+        pixels = np.full((8, 8), ord(name), np.uint16)
+        write_slice(tmp_path / f"{name}.dcm", pixels, SOPInstanceUID="1.5", ImagePositionPatient=[0, 0, 5])
+    assert table_of(tmp_path)["status"].tolist() == ["ok", "duplicate"]
+
+
+def test_without_any_place_only_equal_pixels_are_a_copy(tmp_path, write_slice):
+    for number, name in enumerate(("a", "b", "c")):
+        pixels = np.full((8, 8), 1000 + number % 2, np.uint16)
+        write_slice(tmp_path / f"{name}.dcm", pixels, SOPInstanceUID="1.5", **NOWHERE)
+    assert table_of(tmp_path)["status"].tolist() == ["ok", "ok", "duplicate"]
+
+
+def test_files_of_one_competition_name_share_it_and_are_told_apart(tmp_path, write_slice):
+    for number, folder in enumerate(("one", "two")):
+        write_slice(tmp_path / folder / "ID_1.dcm", np.full((8, 8), number, np.uint16), SOPInstanceUID=f"1.{number}")
+    table = table_of(tmp_path)
+    assert table["image_id"].tolist() == ["ID_1", "ID_1~2"]
+    assert shared_names(table).tolist() == ["ID_1", "ID_1"]
+
+
+@pytest.mark.parametrize("orientation", [(-1, 0, 0, 0, 1, 0), (1, 0, 0, 0, -1, 0), (1, 0, 0, 0, 1, 0)])
+def test_a_mirrored_series_has_the_order_and_tilt_of_any_other(tmp_path, write_slice, orientation):
+    for number, name in enumerate("abc"):
+        write_slice(
+            tmp_path / f"{name}.dcm",
+            SOPInstanceUID=f"1.{number}",
+            ImagePositionPatient=[0, 0, 5 * number],
+            ImageOrientationPatient=list(orientation),
+        )
+    table = table_of(tmp_path)
+    assert table["slice_rank"].tolist() == [0, 1, 2]
+    assert table["z_mm"].tolist() == [0, 5, 10]
+    assert table["tilt_deg"].tolist() == [0, 0, 0]
+
+
 def test_a_row_holds_the_fingerprints_of_its_slice(tmp_path, write_slice):
     write_slice(tmp_path / "a.dcm")
     (reading,) = read_file((tmp_path / "a.dcm").read_bytes(), "a.dcm")
@@ -171,9 +233,9 @@ def test_the_one_frame_of_a_file_goes_by_the_files_name(tmp_path, write_slice):
     assert table_of(tmp_path)["image_id"].tolist() == ["ID_abc", "1.2.10"]
 
 
-def test_the_normal_is_row_times_column():
+def test_the_normal_is_row_times_column_turned_towards_the_head():
     assert slice_normal((1, 0, 0, 0, 1, 0)) == (0, 0, 1)
-    assert slice_normal((0, 1, 0, 1, 0, 0)) == (0, 0, -1)
+    assert slice_normal((0, 1, 0, 1, 0, 0)) == (0, 0, 1)
     x, y, z = slice_normal((1, 0, 0, 0, 0.8, -0.6))
     assert (x, y, z) == pytest.approx((0, 0.6, 0.8))
     assert np.isnan(slice_normal((1, 0, 0, 1, 0, 0))).all()

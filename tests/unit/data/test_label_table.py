@@ -4,7 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ichtune.data.label_table import LABEL_ISSUE_KINDS, LabelTable, attach_labels, no_issues, read_labels
+from ichtune.data.label_table import (
+    LABEL_ISSUE_KINDS,
+    LabelTable,
+    attach_labels,
+    no_issues,
+    read_labels,
+    spoilt_labels,
+)
 from ichtune.errors import DataError
 from ichtune.labels import LABELS, SUBTYPES
 
@@ -127,7 +134,11 @@ def test_any_unlike_the_maximum_is_listed_and_kept(tmp_path):
         ("image_id,any,epidural\nx,1,1\n", "lacks the columns intraparenchymal"),
         (f"image_id,{','.join(LABELS)}\n,0,0,0,0,0,0\n", "line 2: no image_id"),
         (f"image_id,{','.join(LABELS)}\nx,0,0,0,0,0.5,0\n", "line 2: .* must be 0 or 1, got '0.5'"),
-        ("ID,Label\nID_a_any,1,7\n", "cannot read .* as CSV"),
+        ("ID,Label\nID_a_any,1,7\n", r"cannot read .* as CSV: .*Expected 2 columns, got 3$"),
+        ("ID,Label\n\n\nID_a_any,1\n\nID_b_any,2\n", "line 6: Label must be 0 or 1, got '2'"),
+        ("ID,Label,Label\nID_a_any,1,1\n", "several columns 'Label'; each must be there once"),
+        (f"image_id,{','.join(LABELS)},Any\n", "several columns 'any'"),
+        ("ID,Label\n", "a header and no labels"),
         ("", "cannot read|lacks the columns"),
     ],
 )
@@ -135,6 +146,27 @@ def test_a_malformed_csv_names_the_line(tmp_path, text, message):
     (tmp_path / "l.csv").write_text(text)
     with pytest.raises(DataError, match=message):
         read_labels(tmp_path / "l.csv")
+
+
+def test_columns_in_capitals_are_known(tmp_path):
+    columns = ["Image_ID", *(name.capitalize() for name in LABELS)]
+    (tmp_path / "w.csv").write_text(f"{','.join(columns)}\nx,1,0,0,0,0,1\n")
+    assert values_of(read_labels(tmp_path / "w.csv"), "x") == [1, 0, 0, 0, 0, 1]
+
+
+def test_a_name_that_slices_share_labels_none_of_them_unless_each_has_its_own_row(tmp_path):
+    slices = pd.DataFrame({"image_id": ["ID_a", "ID_a~2", "ID_b", "ID_b~2", "ID_b~x"], "status": "ok"})
+    slices.loc[3, "status"] = "duplicate"
+    rows = {"ID_a": [1, 0, 0, 0, 0, 1], "ID_b": [0] * 6}
+    table, issues = attach_labels(slices, read_labels(competition_csv(tmp_path / "l.csv", rows)), tmp_path / "l.csv")
+    assert table["is_labelled"].tolist() == [False, False, True, False, False]
+    assert issues.to_numpy()[:, :2].tolist() == [["ID_a", "ambiguous_image_id"], ["ID_a~2", "ambiguous_image_id"]]
+    assert spoilt_labels(issues) == {"ID_a", "ID_a~2"}
+    both = {**rows, "ID_a~2": [0] * 6}
+    table, issues = attach_labels(slices, read_labels(competition_csv(tmp_path / "l.csv", both)), tmp_path / "l.csv")
+    assert table["is_labelled"].tolist() == [True, True, True, False, False]
+    assert table["any"].tolist()[:3] == [1, 0, 0]
+    assert len(issues) == 0
 
 
 def test_a_sample_submission_is_recognised(tmp_path):

@@ -8,7 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ichtune.data.audit.leaks import check_leaks, leaks_of
+from ichtune.data.audit.split_file import plan_split
 from ichtune.data.folds import read_folds
+from ichtune.data.label_table import spoilt_labels
 from ichtune.data.prepare import PrepareSpec, prepare
 from ichtune.errors import ConfigError, DataError, NothingUsableError, StorageError
 from ichtune.labels import LABELS
@@ -71,7 +74,7 @@ def test_a_phantom_is_marked_also_by_one_of_its_folders(spec):
     (spec.dicom_dir / "phantom.json").write_text("{}", encoding="utf-8")
     prepare(spec)
     assert Workspace(spec.out).about["generated"] is True
-    prepare(replace(spec, dicom_dir=spec.dicom_dir / "stage_2_train"))
+    prepare(replace(spec, dicom_dir=spec.dicom_dir / "stage_2_train", replace=True))
     assert Workspace(spec.out).about["generated"] is True
 
 
@@ -89,6 +92,24 @@ def test_labels_are_not_lost_by_leaving_them_out(spec):
     with pytest.raises(ConfigError, match="--labels"):
         prepare(replace(spec, labels=None, size_px=24))
     assert tables_of(spec.out) == before
+
+
+def test_another_source_takes_the_place_of_the_first_only_where_that_is_asked_for(spec, competition):
+    first = prepare(spec)
+    tables = Layout(spec.out).slices.read_bytes()
+    moved = competition.rename(competition.with_name("moved"))
+    again = replace(spec, dicom_dir=moved, labels=moved / "stage_2_train.csv")
+
+    with pytest.raises(
+        ConfigError, match=r"holds the tables of .*rsna, not of .*moved; use another --out, or --replace"
+    ):
+        prepare(again)
+
+    assert Layout(spec.out).slices.read_bytes() == tables
+    second = prepare(replace(again, replace=True))
+    assert second.cache_reused
+    assert (second.cache_id, second.fold_plan_hash) == (first.cache_id, first.fold_plan_hash)
+    assert Workspace(spec.out).about["source_dir"] == str(moved)
 
 
 def test_what_a_killed_run_was_writing_is_removed(spec):
@@ -239,7 +260,7 @@ def test_every_file_and_label_is_accounted_for(spec, competition, write_slice):
     train = competition / "stage_2_train"
     whole = (train / "ID_00.dcm").read_bytes()
     (train / "ID_00.dcm").write_bytes(whole[:-10])
-    write_slice(train / "copy.dcm", SOPInstanceUID="ID_10", PatientID="ID_p1")
+    (train / "copy.dcm").write_bytes((train / "ID_10.dcm").read_bytes())
     (train / "broken.dcm").write_text("no DICOM")
     with (competition / "stage_2_train.csv").open("a") as file:
         file.write("ID_gone_any,1\nID_20_any,1\n")
@@ -260,6 +281,25 @@ def test_every_file_and_label_is_accounted_for(spec, competition, write_slice):
     workspace = Workspace(spec.out)
     assert workspace.hu("ID_10~2").shape == (16, 16)
     assert not workspace.slices.set_index("image_id").loc["ID_10~2", "is_labelled"]
+
+
+def test_a_name_that_two_slices_share_gives_neither_a_label_and_no_leak(spec, competition, write_slice):
+    train = competition / "stage_2_train"
+    other = {
+        "SOPInstanceUID": "ID_10",
+        "PatientID": "ID_p1",
+        "StudyInstanceUID": "1.2.3.1",
+        "SeriesInstanceUID": "ID_s1",
+    }
+    write_slice(train / "other.dcm", np.zeros((32, 32), np.uint16), **other, ImagePositionPatient=[0, 0, 40])
+    summary = prepare(spec)
+    assert (summary.slices, summary.duplicates, summary.labelled) == (15, 0, 11)
+    assert summary.label_issues == {"ambiguous_image_id": 2}
+    assert any(warning.startswith("2 slices share their name") for warning in summary.warnings)
+    workspace = Workspace(spec.out)
+    spoilt = spoilt_labels(workspace.label_issues)
+    assert spoilt == {"ID_10", "ID_10~2"}
+    assert not leaks_of(check_leaks(workspace.slices, plan_split(workspace.slices, workspace.fold_plan, spoilt)))
 
 
 def test_a_patient_in_train_and_test_is_reported_and_stays_in_one_fold(spec, competition, write_slice):
@@ -300,8 +340,13 @@ def test_a_refused_plan_leaves_the_earlier_workspace_as_it_was(spec):
 
 
 def test_files_without_one_slice_are_an_error_with_the_reason(tmp_path, write_slice):
-    write_slice(tmp_path / "in" / "a.dcm", Modality="MR")
-    with pytest.raises(NothingUsableError, match=r"not one usable CT slice.*not_ct_image.*a\.dcm"):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "0.dcm").write_text("no DICOM")
+    for name in "ab":
+        write_slice(tmp_path / "in" / f"{name}.dcm", Modality="MR")
+    with pytest.raises(
+        NothingUsableError, match=r"not one usable CT slice.*not_ct_image \(2 files\), for instance a\.dcm: not_ct"
+    ):
         prepare(PrepareSpec(tmp_path / "in", None, tmp_path / "work"))
 
 

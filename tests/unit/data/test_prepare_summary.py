@@ -36,6 +36,7 @@ def slices() -> pd.DataFrame:
             "tilt_deg": [0.0] * 6,
             "ordered_by": ["position", "position", "slice_location", "", "", ""],
             "padding_ignored": [True, False, True, False, False, True],
+            "is_lossy": [False, True, True, True, False, False],
             "repaired_12bit": [True, False, False, False, False, True],
             "is_blank": [False, False, True, False, False, False],
         }
@@ -67,7 +68,7 @@ def test_counts_are_over_usable_slices_and_refusals_over_the_rest(slices):
 
 def test_what_is_odd_about_the_data_is_counted(slices):
     summary = summary_of(slices, None)
-    assert (summary.multi_frame, summary.padding_ignored, summary.known_bad) == (1, 2, 1)
+    assert (summary.multi_frame, summary.padding_ignored, summary.lossy, summary.known_bad) == (1, 2, 2, 1)
     assert (summary.duplicate_positions, summary.uneven_spacing, summary.stacks) == (1, 0, 0)
 
 

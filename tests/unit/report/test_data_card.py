@@ -108,6 +108,16 @@ def test_label_issues_are_counted_by_kind(fake_workspace):
     assert "no file of that name" in found[0]["meaning"]
 
 
+def test_an_example_is_named_without_its_folders(fake_workspace):
+    workspace = fake_workspace()
+    table = workspace.slices.copy()
+    table.loc[table["status"] == "refused", "path"] = "DOE^JANE/scans.zip!/19010203/odd.dcm"
+    write_table(table, workspace.layout.slices, SLICES)
+    card = collect_card(Workspace(workspace.layout.root))
+    assert [row["example"] for row in card.refused if row["reason"] == "truncated_pixel_data"] == ["odd.dcm"]
+    assert "DOE" not in json.dumps(card.as_json())
+
+
 def test_repaired_and_unknown_encodings_are_told_apart(fake_workspace):
     workspace = fake_workspace()
     table = workspace.slices.copy()

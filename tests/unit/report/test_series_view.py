@@ -119,10 +119,11 @@ def test_what_is_unusual_is_marked(fake_workspace):
         **put("is_blank", False, r0=True),
         **put("repaired_12bit", False, r0=True),
         **put("padding_ignored", False, r2=True),
+        **put("is_lossy", False, r3=True),
     )
     view = view_series(workspace, rows["series_instance_uid"].iloc[0], "head")
     marks = [tile.marks for tile in view.tiles]
-    assert marks[:4] == [("blank", "repaired"), ("2 at z",), ("padding", "gap 10.0"), ()]
+    assert marks[:4] == [("blank", "repaired"), ("2 at z",), ("padding", "gap 10.0"), ("lossy",)]
     assert view.crop == "head"
     assert "5 slices" in view.facts
     assert "gap 5.0 mm / 10.4 mm / 10.0 mm" in view.facts

@@ -98,9 +98,14 @@ def test_a_patient_with_labelled_and_unlabelled_slices_is_a_leak_with_a_way_out(
     assert "leave the unlabelled slices of such patients out of the folder, or label them" in sentence
 
 
-def test_a_slice_that_lacks_its_label_in_a_labelled_series_tests_nothing(slices):
+def test_a_slice_without_a_label_is_a_test_slice_wherever_it_lies_unless_its_label_was_spoilt(slices):
     slices.loc[0, "is_labelled"] = False
-    assert leaks_of(check_leaks(slices, plan_split(slices, make_folds(slices, 3, 7)))) == []
+    plan = make_folds(slices, 3, 7)
+    leaks = leaks_of(check_leaks(slices, plan_split(slices, plan)))
+    assert [(leak.kind, leak.across, leak.n_keys) for leak in leaks] == [
+        (kind, "train/test", 1) for kind in ("patient", "study", "series")
+    ]
+    assert leaks_of(check_leaks(slices, plan_split(slices, plan, {"ID_0"}))) == []
 
 
 def test_pixels_shared_between_train_and_test_are_caught(slices):

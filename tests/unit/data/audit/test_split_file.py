@@ -69,6 +69,16 @@ def test_the_workspaces_own_folds_file_can_be_handed_over(tmp_path, slices):
         np.testing.assert_array_equal(getattr(own, name), getattr(read, name))
 
 
+def test_a_slice_whose_label_was_spoilt_is_neither_train_nor_test(tmp_path, slices):
+    slices.loc[1, "is_labelled"] = False
+    plan = FoldPlan(3, 7, {"A": 0, "B": 2, "C": 1, "T": 1})
+    assert plan_split(slices, plan).is_test.tolist() == [False, True, False, False, True, False]
+    assert plan_split(slices, plan, ["a1"]).is_test.tolist() == [False, False, False, False, True, False]
+    path = written(tmp_path / "folds.csv", "image_id,fold\na0,0\nb0,2\nc0,10\n")
+    assert read_split(path, slices, ["a1"]).is_test.tolist() == [False, False, False, False, True, False]
+    assert read_split(path, slices).is_test.tolist() == [False, True, False, False, True, False]
+
+
 def test_a_split_column_says_what_is_test(tmp_path, slices):
     text = "image_id,split\na0,train\na1,test\nb0,train\nc0,train\nt0,train\n"
     split = read_split(written(tmp_path / "s.csv", text), slices)
@@ -102,6 +112,7 @@ def test_test_slices_need_no_fold(tmp_path, slices):
             "must be 'train' or 'test', got 'valid'",
         ),
         ("patient_id,fold\nA,0\nB,0\nC,0\n", DataError, "everything into one fold"),
+        ("patient_id,fold\nA,0\nB,0\nC,0\nT,\n", DataError, "everything into one fold"),
         ("", DataError, "cannot read"),
     ],
 )

@@ -1,4 +1,5 @@
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -50,6 +51,35 @@ def test_encoding_and_the_broken_12bit_rule(bits, signed, intercept, encoding, i
     read = header(BitsAllocated=16, BitsStored=bits, PixelRepresentation=signed, RescaleIntercept=intercept)
     assert read.encoding == encoding
     assert read.is_broken_12bit == is_broken
+
+
+def test_a_slope_other_than_one_is_part_of_the_encoding():
+    tags = {"BitsAllocated": 8, "BitsStored": 8, "PixelRepresentation": 0, "RescaleIntercept": "-2000"}
+    assert header(**tags, RescaleSlope="32.12").encoding == "8u*32.12-2000"
+    assert header(**tags, RescaleSlope="1.0").encoding == header(**tags).encoding == "8u-2000"
+
+
+@pytest.mark.parametrize(
+    ("syntax", "said", "is_lossy"),
+    [
+        ("2.1", "", False),
+        ("2.1", "00", False),
+        ("2.1", "01", True),  # compressed once, stored plain since
+        ("2.4.50", "", True),
+        ("2.4.51", "00", True),
+        ("2.4.70", "", False),
+        ("2.4.80", "", False),
+        ("2.4.81", "", True),
+        ("2.4.81", "00", False),
+        ("2.4.90", "", False),
+        ("2.4.91", "", True),
+        ("2.4.91", "00", False),
+        ("2.4.90", "01", True),
+    ],
+)
+def test_what_compression_changed_is_lossy(syntax, said, is_lossy):
+    read = replace(header(LossyImageCompression=said), transfer_syntax_uid=f"1.2.840.10008.1.{syntax}")
+    assert read.is_lossy is is_lossy
 
 
 def test_numbers_written_as_text_and_padded_are_read():

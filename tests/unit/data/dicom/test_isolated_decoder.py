@@ -17,6 +17,8 @@ from ichtune.data.dicom import isolated_decoder
 from ichtune.data.dicom.isolated_decoder import IsolatedDecoder, decode_isolated
 from ichtune.errors import DataError, StorageError
 
+#: Leaves no core file, wherever such files are on.
+ABORT = "import os, resource; resource.setrlimit(resource.RLIMIT_CORE, (0, 0)); os.abort()"
 IMAGE = (np.arange(20 * 10, dtype=np.uint16) * 19).reshape(20, 10)
 FRAME = imagecodecs.jpegls_encode(IMAGE)
 
@@ -269,7 +271,8 @@ def test_an_answer_that_is_none_counts_as_a_death(make_odd, byte):
         (["/no/such/program"], "FileNotFoundError"),
         (["/dev/null"], "PermissionError"),
         ([sys.executable, "-c", "raise ImportError('no codecs here')"], "ImportError: no codecs here"),
-        ([sys.executable, "-c", "import os; os.abort()"], "SIGABRT"),
+        ([sys.executable, "-c", ABORT], "SIGABRT"),
+        ([sys.executable, "-X", "faulthandler", "-c", ABORT], "SIGABRT"),
         ([sys.executable, "-c", "print('hello there, I am somebody else')"], "protocol"),
     ],
 )

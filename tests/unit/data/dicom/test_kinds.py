@@ -135,6 +135,7 @@ def test_a_refusal_quotes_terms_of_the_standard_and_no_other_text(plain, values,
 
 def test_a_file_without_pixels_says_so_unless_it_is_something_else(plain):
     assert reason_of(plain, has_pixel_data=False).startswith("no_pixel_data")
+    assert reason_of(replace(plain, modality="ct")) == ""
     assert reason_of(replace(plain, modality="SR"), has_pixel_data=False).startswith("not_ct_image")
 
 
