@@ -39,8 +39,9 @@ def audit(
     """Prove that no patient, study, series or identical picture lies in two folds, or in train and test.
 
     Test slices are the unlabelled ones, but for those whose label was spoilt. Pictures are identical when every value
-    in HU is; blank slices are left out of that, since air looks the same in every head. Near-duplicates of different
-    patients are listed, and are no leak by themselves. Ends with 4 when something leaks, 3 when a cache is damaged.
+    in HU is, padding aside; blank slices are left out of that, since air looks the same in every head. Near-duplicates
+    of different patients are listed, and are no leak by themselves. Ends with 4 when something leaks, with 3 when a
+    cache is damaged.
 
     Example: ichtune audit --split my_folds.csv
     """

@@ -1,4 +1,8 @@
-"""Fingerprints of a slice, taken from its own matrix so that no cache size or crop changes them."""
+"""Fingerprints of a slice, taken from its own matrix so that no cache size or crop changes them.
+
+They are of slices whose padding below air was lifted to air (``cache.resize.lift_padding``): what a site writes outside
+the field of view makes one picture no other one.
+"""
 
 from functools import lru_cache
 from typing import NamedTuple
@@ -11,6 +15,7 @@ import xxhash
 BLANK_RANGE_HU = 60
 #: Centre 40, width 80: where brain and blood differ.
 BRAIN_WINDOW_HU = (0, 80)
+_LOW, _HIGH = (np.array(end, "<i2") for end in BRAIN_WINDOW_HU)
 _GRID_ROWS, _GRID_COLUMNS = 8, 9
 #: Where the grid lies, as shares of height and width: the middle of the field of view, where every head is.
 _GRID_TOP, _GRID_BOTTOM, _GRID_LEFT, _GRID_RIGHT = 0.15, 0.85, 0.2, 0.8
@@ -81,7 +86,8 @@ def is_blank(hu: np.ndarray) -> bool:
 def _brain_sample(hu: np.ndarray) -> np.ndarray:
     """Evenly spaced pixels inside the brain window: int16 (64, 72), HU."""
     chosen = hu.reshape(-1).take(_places(*hu.shape))
-    return np.clip(chosen, *BRAIN_WINDOW_HU).reshape(_GRID_ROWS * _PER_CELL, _GRID_COLUMNS * _PER_CELL)
+    np.minimum(np.maximum(chosen, _LOW, out=chosen), _HIGH, out=chosen)  # half the time of clip on so few values
+    return chosen.reshape(_GRID_ROWS * _PER_CELL, _GRID_COLUMNS * _PER_CELL)
 
 
 def _difference_bits(sample: np.ndarray) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ichtune.data.cache.resize import lift_padding
 from ichtune.data.content_hash import fingerprint
 from ichtune.data.dicom.header import SliceHeader, slice_normal
 from ichtune.data.dicom.reader import SliceReading, read_slices
@@ -55,10 +56,17 @@ ROW_COLUMNS: dict[str, str] = {
 
 @dataclass(frozen=True)
 class FileReading:
-    """What one pass over one file gave for one slice: its row, and its values in HU unless it was refused."""
+    """What one pass over one file gave for one slice.
+
+    Attributes:
+        row: ``ROW_COLUMNS`` of the slice.
+        hu: int16 (H, W), HU; None where it was refused.
+        lifted_hu: the same with padding below air lifted to air: what is resized, and what its fingerprints are of.
+    """
 
     row: dict[str, Any]
     hu: np.ndarray | None
+    lifted_hu: np.ndarray | None
 
 
 def read_file(data: bytes | DataError, path: str) -> Iterator[FileReading]:
@@ -76,16 +84,17 @@ def read_file(data: bytes | DataError, path: str) -> Iterator[FileReading]:
     name = readable_path(path)
     readings = iter([SliceReading(None, None, str(data))]) if isinstance(data, DataError) else read_slices(data)
     for reading in readings:
-        yield FileReading(_row(name, reading), reading.hu)
+        lifted_hu = None if reading.hu is None else lift_padding(reading.hu)
+        yield FileReading(_row(name, reading, lifted_hu), reading.hu, lifted_hu)
 
 
-def _row(path: str, reading: SliceReading) -> dict[str, Any]:
+def _row(path: str, reading: SliceReading, lifted_hu: np.ndarray | None) -> dict[str, Any]:
     row: dict[str, Any] = {**_EMPTY_ROW, "path": path, "reason": reading.reason}
     header = reading.header
     if header is not None:
         row |= _header_row(header)
-    if reading.hu is not None and header is not None:
-        row["content_hash"], row["near_hash"], row["is_blank"] = fingerprint(reading.hu)
+    if lifted_hu is not None and header is not None:
+        row["content_hash"], row["near_hash"], row["is_blank"] = fingerprint(lifted_hu)
         row["repaired_12bit"] = header.is_broken_12bit
         row["padding_ignored"] = reading.padding_ignored
     return row

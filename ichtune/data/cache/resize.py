@@ -26,15 +26,24 @@ def fit_hu(hu: np.ndarray, size_px: int, box: Sequence[float] | np.ndarray | Non
     Returns:
         int16 (size_px, size_px), HU. It may be ``hu`` itself, or share its memory, where nothing had to change.
     """
+    return fit_lifted(lift_padding(hu), size_px, box)
+
+
+def lift_padding(hu: np.ndarray) -> np.ndarray:
+    """Return a slice, int16 (H, W) in HU, whose values below air are air; itself where it has none."""
+    # looking for padding costs a fifth of lifting it, and many slices hold none
+    return np.maximum(hu, _air_row(hu)) if int(hu.min()) < AIR_HU else hu
+
+
+def fit_lifted(hu: np.ndarray, size_px: int, box: Sequence[float] | np.ndarray | None = None) -> np.ndarray:
+    """Do what ``fit_hu`` does to a slice that went through ``lift_padding`` already."""
     square = _cut(hu, *_box_px(hu.shape, box))
-    # looking for padding costs a fifth of lifting it, and most slices hold none
-    lifted = np.maximum(square, _air_row(square)) if int(square.min()) < AIR_HU else square
-    side = lifted.shape[0]
+    side = square.shape[0]
     if side == size_px:
-        return lifted
+        return square
     method = cv2.INTER_AREA if size_px < side else cv2.INTER_LINEAR
     # int16 in, int16 out: cv2 sums in float32 and rounds, at half the cost of converting first
-    return np.asarray(cv2.resize(lifted, (size_px, size_px), interpolation=method), dtype=np.int16)
+    return np.asarray(cv2.resize(square, (size_px, size_px), interpolation=method), dtype=np.int16)
 
 
 def _box_px(shape: Sequence[int], box: Sequence[float] | np.ndarray | None) -> tuple[int, int, int]:
@@ -45,9 +54,9 @@ def _box_px(shape: Sequence[int], box: Sequence[float] | np.ndarray | None) -> t
     return top - (longer - height) // 2, left - (longer - width) // 2, max(side, 1)
 
 
-def _air_row(square: np.ndarray) -> np.ndarray:
+def _air_row(hu: np.ndarray) -> np.ndarray:
     """One row of air: numpy is four times faster with it than with the number."""
-    return np.full(square.shape[1], AIR_HU, dtype=square.dtype)
+    return np.full(hu.shape[1], AIR_HU, dtype=hu.dtype)
 
 
 def _cut(hu: np.ndarray, top: int, left: int, side: int) -> np.ndarray:

@@ -18,7 +18,7 @@ import pyarrow as pa
 import xxhash
 
 from ichtune.data.cache.hu_cache import HU_DTYPE, checksum, pack_slice
-from ichtune.data.cache.resize import fit_hu
+from ichtune.data.cache.resize import fit_lifted
 from ichtune.data.cache.shard_rows import ShardRows, parquet_bytes, read_rows, rows_hash
 from ichtune.data.index import FileReading, read_file
 from ichtune.data.source_files import SourceFile, read_ahead, read_source, state_hash
@@ -228,11 +228,11 @@ def _write_slices(task: ShardTask, file: BinaryIO) -> tuple[ShardRows, int, str,
     stored, content = xxhash.xxh3_128(), xxhash.xxh3_128()
     for reading in _readings(task):
         box = _box(task, len(rows))
-        if reading.hu is None:
+        if reading.hu is None or reading.lifted_hu is None:
             rows.add(reading.row, (0, 0), 0, 0)
             content.update(b"-")
             continue
-        hu = _cached(reading.hu, task.spec.size_px, box)
+        hu = _cached(reading.hu, reading.lifted_hu, task.spec.size_px, box)
         packed = pack_slice(hu)
         file.write(packed)
         rows.add(reading.row, hu.shape, len(packed), checksum(packed))
@@ -289,12 +289,12 @@ def _changed_frames(task: ShardTask, n_boxes: int) -> DataError:
     )
 
 
-def _cached(hu: np.ndarray, size_px: int | None, box: np.ndarray | None) -> np.ndarray:
-    """The slice as it is stored."""
+def _cached(hu: np.ndarray, lifted_hu: np.ndarray, size_px: int | None, box: np.ndarray | None) -> np.ndarray:
+    """The slice as it is stored: at its own size with every value of its file."""
     if box is not None:
-        hu = fit_hu(hu, size_px or max(round(float(box[2]) * max(hu.shape)), 1), box=tuple(box.tolist()))
+        hu = fit_lifted(lifted_hu, size_px or max(round(float(box[2]) * max(hu.shape)), 1), box=tuple(box.tolist()))
     elif size_px is not None:
-        hu = fit_hu(hu, size_px)
+        hu = fit_lifted(lifted_hu, size_px)
     return np.ascontiguousarray(hu, dtype=HU_DTYPE)
 
 

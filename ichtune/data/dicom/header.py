@@ -8,6 +8,7 @@ then follow one rule.
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from pydicom.dataelem import RawDataElement
@@ -208,6 +209,7 @@ def header_from(value: TagValues, transfer_syntax_uid: str, media_sop_class_uid:
     )
 
 
+@lru_cache(maxsize=1024)
 def slice_normal(orientation: tuple[float, ...] | None) -> tuple[float, float, float]:
     """Return the unit normal of a slice, turned towards the head; NaN without a sound orientation.
 

@@ -125,6 +125,18 @@ def test_of_two_copies_the_lossless_one_is_used(tmp_path, write_slice):
     assert table.loc["a.dcm", "reason"] == "duplicate_sop_instance_uid: same as b.dcm"
 
 
+def test_padding_below_air_makes_no_other_picture(tmp_path, write_slice):
+    signed = {"PixelRepresentation": 1, "BitsStored": 16, "HighBit": 15, "RescaleIntercept": "0"}
+    for name, padding in (("a", -2000), ("b", -3024), ("c", -1000)):
+        pixels = np.full((8, 8), 40, np.int16)
+        pixels[0] = padding
+        write_slice(tmp_path / f"{name}.dcm", pixels, **signed)
+    table = table_of(tmp_path)
+    assert table["content_hash"].iloc[0] == table["content_hash"].iloc[1] != table["content_hash"].iloc[2]
+    (reading,) = read_file((tmp_path / "a.dcm").read_bytes(), "a.dcm")
+    assert (reading.hu.min(), reading.lifted_hu.min()) == (-2000, -1024)
+
+
 def test_one_uid_for_several_slices_loses_none_of_them(tmp_path, write_slice):
     for number, name in enumerate(("a", "b", "c")):
         pixels = np.full((8, 8), 1000 + number, np.uint16)
