@@ -36,10 +36,10 @@ demo: $(READY)  ## the whole job on generated data: demo/submission.csv, demo/re
 	$(ICHTUNE) report --work $(DEMO)
 
 test: $(READY)  ## every test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m tests
 
 test-fast: $(READY)  ## the tests without Ray, processes and whole pipelines
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(BIN)/python -m tests -n auto --maxprocesses 8 -m "not slow and not gpu"
 
 check: format-check lint types floors test  ## what CI runs: format, lint, types, import floors, tests
 

@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 from ichtune.cli.audit import audit
 from ichtune.cli.blend import blend
 from ichtune.cli.console import note, result
+from ichtune.cli.ending import end_with
 from ichtune.cli.inspect import inspect
 from ichtune.cli.leaderboard import leaderboard
 from ichtune.cli.phantom import phantom
@@ -154,7 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run() -> None:
     """Run the process's command line and leave with its exit code: the entry point."""
     signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))  # ends as Ctrl-C does
-    sys.exit(main())
+    end_with(main)
 
 
 def _run(line: list[str]) -> int:

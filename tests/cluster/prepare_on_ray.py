@@ -1,7 +1,6 @@
 """The cache that a Ray cluster builds is the one that this machine would have built, byte for byte.
 
-``test_prepare_on_ray.py`` runs these in a process of their own: the cluster has no authentication, and Ray settles that
-once for a process.
+``test_in_processes_of_their_own.py`` runs these: the cluster has no authentication, which Ray settles once a process.
 """
 
 import os
