@@ -134,7 +134,7 @@ def refusal_codes(slices: pd.DataFrame) -> list[str]:
 def _warnings(slices: pd.DataFrame, plan: FoldPlan | None, all_rows: pd.DataFrame) -> list[str]:
     """What a person should know before going on, in whole sentences."""
     is_ok = (slices["status"] == "ok").to_numpy(bool)
-    usable, rows = slices[is_ok], all_rows[is_ok]
+    usable = slices[is_ok]
     by_patient = usable.groupby("patient_id")["is_labelled"].agg(["any", "all"])
     has_position = usable["ordered_by"].str.startswith("position")
     n_labelled = int(by_patient["any"].sum())
@@ -143,7 +143,9 @@ def _warnings(slices: pd.DataFrame, plan: FoldPlan | None, all_rows: pd.DataFram
         "slices share their name (SOP Instance UID or ID_ file name) with a different one: none takes a label by it": (
             n_shared
         ),
-        "slices have no PatientID: each study counts as a patient of its own": int((rows["patient_id"] == "").sum()),
+        "slices have no PatientID: each study counts as a patient of its own": int(
+            (all_rows.loc[is_ok, "patient_id"] == "").sum()
+        ),
         "series lack positions: they are ordered by slice location or instance number": int(
             usable.loc[~has_position, "series_instance_uid"].nunique()
         ),

@@ -22,6 +22,18 @@ UNEVEN_SHARE = 0.1
 #: Stands between a series and the number of its second, third ... stack.
 STACK_MARK = "~"
 _UPRIGHT = (0.0, 0.0, 1.0)
+#: What is told of a series comes from these columns of its slices.
+_OF_SERIES = (
+    "series_instance_uid",
+    "patient_id",
+    "image_id",
+    "spacing_mm",
+    "slice_thickness_mm",
+    "tilt_deg",
+    "ordered_by",
+    "is_labelled",
+    *LABELS,
+)
 
 
 def add_series_geometry(table: pd.DataFrame) -> None:
@@ -122,7 +134,7 @@ def series_table(slices: pd.DataFrame) -> pd.DataFrame:
         has it, NaN where no slice of the series is labelled.
     """
     rows, series, position = series_order(slices)
-    chosen = slices.iloc[rows].reset_index(drop=True)
+    chosen = slices[list(_OF_SERIES)].iloc[rows].reset_index(drop=True)
     table = chosen.groupby(series).agg(
         series_instance_uid=("series_instance_uid", "first"),
         patient_id=("patient_id", "first"),
