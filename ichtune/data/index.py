@@ -127,11 +127,19 @@ def shared_names(slices: pd.DataFrame) -> pd.Series:
     Returns:
         Text (n,); ``""`` where a row is the only usable one of its name.
     """
-    names = slices["image_id"].astype(str)
-    wanted = names.str.replace(rf"{_ANOTHER}\d+$", "", regex=True)
-    is_other = (wanted != names) & (slices["status"] == "ok").to_numpy(bool) & wanted.isin(names)
-    is_shared = wanted.isin(wanted[is_other]) & (slices["status"] == "ok").to_numpy(bool)
-    return wanted.where(is_shared, "")
+    shared = pd.Series("", index=slices.index, dtype="string")
+    names = slices["image_id"].astype("string")
+    is_ok = (slices["status"] == "ok").to_numpy(bool)
+    numbered = names[is_ok & names.str.contains(_ANOTHER, regex=False).to_numpy(bool)]
+    if numbered.empty:
+        return shared
+    wanted = numbered.str.replace(rf"{_ANOTHER}\d+$", "", regex=True)
+    is_wanted = names.isin(wanted.unique().tolist()).to_numpy(bool)  # fast, since few are wanted
+    wanted = wanted[(wanted != numbered) & wanted.isin(names[is_wanted].tolist())]
+    is_first = is_ok & is_wanted & names.isin(wanted.tolist()).to_numpy(bool)
+    shared[is_first] = names[is_first]
+    shared[wanted.index] = wanted
+    return shared
 
 
 def image_id_of(sop_instance_uid: str, path: str) -> str:

@@ -117,8 +117,13 @@ def attach_labels(slices: pd.DataFrame, labels: LabelTable, source: Path) -> tup
 def _is_ambiguous(slices: pd.DataFrame, given: pd.Index) -> np.ndarray:
     """Bool (n,): slices whose name is shared and labelled, while not every one of those that share it is."""
     shared = shared_names(slices)
-    has_own = slices[_IMAGE_ID].isin(given).groupby(shared).transform("all")
-    return (shared.isin(given) & ~has_own & (shared != "")).to_numpy(bool)
+    is_ambiguous = np.zeros(len(slices), dtype=bool)
+    at = np.flatnonzero(shared != "")
+    if len(at):
+        names, own = (pd.Index(of.iloc[at].to_numpy(object)) for of in (shared, slices[_IMAGE_ID]))
+        is_given, has_own = (given.get_indexer(values) >= 0 for values in (names, own))
+        is_ambiguous[at] = is_given & ~pd.Series(has_own).groupby(names).transform("all").to_numpy(bool)
+    return is_ambiguous
 
 
 def spoilt_labels(issues: pd.DataFrame) -> frozenset[str]:
