@@ -21,6 +21,8 @@ TWO_PROCESSES_EVERY = 4
 #: Each attempt of a round may take longer than the one before, so that a busy machine gets to the end as well.
 MORE_TIME = 1.15
 SEED = 20190913
+#: So many that a command is still at work when it is stopped after its first shard.
+N_FILES = 8000
 
 #: Imports once, then forks a child for each line on stdin, kills it when its time is up and says how it ended.
 HOST = """
@@ -174,7 +176,7 @@ def test_a_stopped_command_says_how_to_go_on_and_does(tmp_path, source, number):
     images = sorted(source.rglob("ID_*.dcm"))
     many = tmp_path / "many"
     many.mkdir()
-    for place in range(2500):
+    for place in range(N_FILES):
         (many / f"{place:04d}.dcm").hardlink_to(images[place % len(images)])
     out = tmp_path / "work"
     command = [sys.executable, "-m", "ichtune", "prepare", str(many), "--out", str(out), "--processes", "2", "--quiet"]
@@ -185,7 +187,7 @@ def test_a_stopped_command_says_how_to_go_on_and_does(tmp_path, source, number):
         process.send_signal(number)
         _, said = process.communicate()
     assert process.returncode == 130, said
-    assert "of 2500 files read; run the same command again to go on" in said
+    assert f"of {N_FILES} files read; run the same command again to go on" in said
     assert f"the same command continues:\n  ichtune prepare {many}" in said
     assert "Traceback" not in said
     kept = finished_shards(out)
