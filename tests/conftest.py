@@ -1,6 +1,7 @@
 """A tiny but complete prepared workspace whose labels can be read from its pixels, made without a DICOM file."""
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,6 +26,10 @@ from ichtune.workspace import Workspace
 
 # Tiny networks gain nothing from threads, and one gives the same bits everywhere. Read when torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A suite that a script starts in the background ignores Ctrl-C, and what it starts would do so too.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 FakeWorkspace = Callable[..., Workspace]
 

@@ -30,6 +30,7 @@ from ichtune.cli.search import search
 from ichtune.cli.settings import Settings, read_settings
 from ichtune.cli.train import train
 from ichtune.errors import IchtuneError, StorageError
+from ichtune.interrupts import as_ctrl_c
 from ichtune.version import __version__
 
 #: Sub-commands in the order of the pipeline; ``--help`` lists them so.
@@ -154,7 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run() -> None:
     """Run the process's command line and leave with its exit code: the entry point."""
-    signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))  # ends as Ctrl-C does
+    signal.signal(signal.SIGTERM, as_ctrl_c)
     end_with(main)
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ichtune.errors import ConfigError
+from ichtune.interrupts import as_ctrl_c
 
 #: Bytes of shared memory that a Ray of ours reserves; slices are memory-mapped from the cache and need none of it.
 OBJECT_STORE_BYTES = 256 * 1024 * 1024
@@ -166,7 +167,7 @@ def _sigterm_as_sigint() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
+    before = signal.signal(signal.SIGTERM, as_ctrl_c)
     try:
         yield
     finally:
