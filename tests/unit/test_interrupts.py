@@ -1,10 +1,7 @@
-import signal
 import subprocess
 import sys
 
 import pytest
-
-from ichtune.interrupts import as_ctrl_c
 
 CHILD = """
 import os, signal
@@ -31,12 +28,3 @@ def test_the_signal_does_what_ctrl_c_does_and_interrupts_where_that_is_ignored(o
     code = CHILD.format(on_ctrl_c=on_ctrl_c)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == said
-
-
-def test_it_is_a_signal_handler():
-    before = signal.signal(signal.SIGTERM, as_ctrl_c)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGTERM)
-    finally:
-        signal.signal(signal.SIGTERM, before)
