@@ -1,5 +1,6 @@
 """The SliceTable: one row for every DICOM file and every frame of one, whether it can be read or not."""
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,8 +23,10 @@ from ichtune.tables import SLICES, conform
 COMPETITION_PREFIX = "ID_"
 #: Stands between a name and the number of its second, third ... bearer.
 _ANOTHER = "~"
+_POSITION = tuple(f"position_{axis}_mm" for axis in "xyz")
+_NORMAL = tuple(f"normal_{axis}" for axis in "xyz")
 #: Where a slice lies, as its header says.
-_PLACE = ("series_instance_uid", "instance_number", "position_x_mm", "position_y_mm", "position_z_mm")
+_PLACE = ("series_instance_uid", "instance_number", *_POSITION)
 _NOWHERE = "|nan" * (len(_PLACE) - 1)
 
 #: What a file tells about itself; positions are kept until the series are put in order.
@@ -37,8 +40,8 @@ ROW_COLUMNS: dict[str, str] = {
     "series_instance_uid": "string",
     "instance_number": "float64",
     "slice_location_mm": "float64",
-    **{f"position_{axis}_mm": "float64" for axis in "xyz"},
-    **{f"normal_{axis}": "float64" for axis in "xyz"},
+    **dict.fromkeys(_POSITION, "float64"),
+    **dict.fromkeys(_NORMAL, "float64"),
     "slice_thickness_mm": "float64",
     "tilt_deg": "float64",
     "pixel_spacing_mm": "float64",
@@ -231,6 +234,7 @@ def _fill_groups(table: pd.DataFrame) -> None:
 
 
 _NAN = float("nan")
+_LARGEST_INT32 = int(np.iinfo(np.int32).max)
 _EMPTY_ROW: dict[str, Any] = {
     column: {"string": "", "float64": _NAN, "int32": 0, "bool": False}[dtype]
     for column, dtype in ROW_COLUMNS.items()
@@ -250,13 +254,13 @@ def _header_row(header: SliceHeader) -> dict[str, Any]:
         "series_instance_uid": header.series_instance_uid,
         "instance_number": _or_nan(header.instance_number),
         "slice_location_mm": _or_nan(header.slice_location_mm),
-        **{f"position_{axis}_mm": value for axis, value in zip("xyz", position, strict=True)},
-        **{f"normal_{axis}": value for axis, value in zip("xyz", normal, strict=True)},
+        **dict(zip(_POSITION, position, strict=True)),
+        **dict(zip(_NORMAL, normal, strict=True)),
         "slice_thickness_mm": _or_nan(header.slice_thickness_mm),
-        "tilt_deg": _or_nan(header.tilt_deg) if np.isnan(normal[0]) else normal_tilt_deg(normal),
+        "tilt_deg": _or_nan(header.tilt_deg) if math.isnan(normal[0]) else normal_tilt_deg(normal),
         "pixel_spacing_mm": spacing[0],
-        "rows_px": min(header.rows_px, np.iinfo(np.int32).max),
-        "columns_px": min(header.columns_px, np.iinfo(np.int32).max),
+        "rows_px": min(header.rows_px, _LARGEST_INT32),
+        "columns_px": min(header.columns_px, _LARGEST_INT32),
         "encoding": header.encoding,
         "is_lossy": header.is_lossy,
     }
