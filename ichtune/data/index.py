@@ -205,11 +205,11 @@ def _copies(table: pd.DataFrame, order: list[int], keys: list[str]) -> dict[int,
         marks = [(keys[row], what, like) for what, like in zip(("content", "place"), likes, strict=True)]
         if likes[1].endswith(_NOWHERE):
             marks.pop()
-        found = [first_like[mark] for mark in marks if mark in first_like]
-        if found:
-            copied[row] = found[0]
+        first = next((first_like[mark] for mark in marks if mark in first_like), row)
+        if first != row:
+            copied[row] = first
         for mark in marks:
-            first_like.setdefault(mark, found[0] if found else row)
+            first_like.setdefault(mark, first)
     return copied
 
 

@@ -82,6 +82,11 @@ class PrepareSpec:
             if path is not None and not path.is_file():
                 raise DataError(f"{name} {path} is no file; name an existing CSV")
 
+    @property
+    def source_dir(self) -> str:
+        """The source as the workspace names it, wherever the command was started."""
+        return str(self.dicom_dir.resolve())
+
 
 def prepare(
     spec: PrepareSpec, on_progress: OnProgress | None = None, *, run_shards: RunShards | None = None
@@ -140,18 +145,19 @@ def prepare(
 
 def _check_same_source(spec: PrepareSpec, earlier: dict[str, Any]) -> None:
     """Refuse to put one data set in the place of another in passing: runs and searches belong to the first."""
-    held, wanted = earlier.get("source_dir"), str(spec.dicom_dir.resolve())
-    if held and held != wanted and not spec.replace:
+    held = earlier.get("source_dir")
+    if held and held != spec.source_dir and not spec.replace:
         raise ConfigError(
-            f"{spec.out} holds the tables of {held}, not of {wanted}; use another --out, or --replace to prepare the "
-            "new source in their place (also where the old one was only moved: what is the same is not read again)"
+            f"{spec.out} holds the tables of {held}, not of {spec.source_dir}; use another --out, or --replace to "
+            "prepare the new source in their place (also where the old one was only moved: what is the same is not "
+            "read again)"
         )
 
 
 def _check_keeps_labels(spec: PrepareSpec, earlier: dict[str, Any]) -> None:
     """Refuse to take the labels from a workspace in passing: adding a size or a crop must name them again."""
     held = earlier.get("labels_csv")
-    if held and spec.labels is None and earlier.get("source_dir") == str(spec.dicom_dir.resolve()):
+    if held and spec.labels is None and earlier.get("source_dir") == spec.source_dir:
         raise ConfigError(
             f"{spec.out} was prepared with the labels of {held['name']}, and this command gives none; name them again "
             "with --labels, or use another --out for a workspace without labels"
@@ -219,7 +225,7 @@ def _about(spec: PrepareSpec, plan: FoldPlan | None, rows_id: str, caches: list[
     """What ties the tables and caches together."""
     base = base_note(caches)
     return {
-        "source_dir": str(spec.dicom_dir.resolve()),
+        "source_dir": spec.source_dir,
         "labels_path": str(spec.labels.resolve()) if spec.labels else None,
         "labels_csv": {"name": spec.labels.name, "sha256": file_sha256(spec.labels)} if spec.labels else None,
         "cache_id": base["cache_id"],

@@ -12,7 +12,6 @@ from ichtune.data.label_table import LABEL_ISSUE_KINDS
 from ichtune.errors import DataError
 from ichtune.labels import ANY, LABELS, SUBTYPES
 from ichtune.metrics import prior_predictions, weighted_log_loss
-from ichtune.tables import LABEL_ISSUES, read_table
 from ichtune.workspace import Workspace
 
 #: Series of which a slice is shown.
@@ -126,10 +125,9 @@ def by_count(values: pd.Series) -> dict[str, int]:
 
 def label_issue_counts(workspace: Workspace) -> tuple[tuple[str, str, int], ...]:
     """Return each kind of label issue, what it means, and how many label rows have it."""
-    path = workspace.layout.label_issues
-    if not path.is_file():
+    if not workspace.layout.label_issues.is_file():
         return ()
-    counts = by_count(read_table(path, LABEL_ISSUES)["issue"])
+    counts = by_count(workspace.label_issues["issue"])
     return tuple((issue, LABEL_ISSUE_KINDS.get(issue, ""), n) for issue, n in counts.items())
 
 
