@@ -11,7 +11,7 @@ import torch
 from ichtune.data.phantom.generate import PhantomSpec, write_phantom
 from ichtune.data.prepare import PrepareSpec, prepare
 from ichtune.recipe import Recipe
-from ichtune.training.crossval import fold_rows, open_batches
+from ichtune.training.fold_run import fold_rows, open_batches
 from ichtune.training.loop import TrainingRun
 from ichtune.workspace import Workspace
 

@@ -3,139 +3,198 @@
 import hashlib
 import json
 import math
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 from ichtune.errors import ConfigError, nearest
 from ichtune.labels import METRIC_WEIGHTS, N_LABELS
-from ichtune.windows import WINDOW_SETS, Window, resolve_windows, window_set_name
+from ichtune.recipe_fields import checked, label_weights, name, number, one_of, special, switch, whole
+from ichtune.windows import WINDOW_SETS, Window, plain_windows, resolve_windows, window_set_name
 
 #: Hexadecimal digits of a recipe_id: 48 bits, enough for a search of a million recipes.
 ID_DIGITS = 12
 #: What a slice may be cut to before it is resized: nothing, the head of its series, or what is bright in the slice.
 CROPS = ("none", "head", "tight")
-
-#: What a whole number without an upper bound may be.
-_LARGEST = 2**53
-
-
-def _at_least(low: float) -> tuple[float, float]:
-    return (low, math.inf)
-
-
-#: Inclusive bounds of the numeric fields.
-_BOUNDS: dict[str, tuple[float, float]] = {
-    "image_px": (16, 2048),
-    "neighbours": (0, 8),
-    "lr": (1e-8, 100.0),
-    "weight_decay": (0.0, 10.0),
-    "momentum": (0.0, 0.9999),
-    "anneal_start": (0.0, 1.0),
-    "warmup": (0.0, 0.9),
-    "epochs": _at_least(1),
-    "batch_size": _at_least(1),
-    "ema_decay": (0.0, 0.99999),
-    "dropout": (0.0, 0.95),
-    "seed": (0, 2**31 - 1),
-}
+#: How features become one vector: as the network does it itself, or one of ours.
+POOLINGS = ("default", "average", "max", "concat", "gem")
+#: Where the logit of ``any`` comes from: its own output, the largest subtype, or 1 - prod(1 - p).
+ANY_RULES = ("own", "max", "noisy_or")
+#: What becomes of the neighbouring slices.
+NEIGHBOUR_USES = ("stack", "mean", "slice_and_mean")
+NEIGHBOUR_SIDES = ("both", "below", "above")
+#: Every slice under every window, or slice i under window i only.
+CHANNEL_LAYOUTS = ("product", "paired")
+WINDOW_SHAPES = ("linear", "sigmoid")
+NORMALISATIONS = ("none", "imagenet", "data")
+#: What undoes a loss or a sampling that shifts probabilities.
+CALIBRATIONS = ("none", "prior_shift")
+_NEUTRAL = (1.0,) * N_LABELS
+_ANY = math.inf
 
 
 @dataclass(frozen=True)
 class Recipe:
     """What to do in one training run; doing it on one fold is a run.
 
-    Attributes:
-        architecture: a name from ``ichtune.models.ARCHITECTURES`` or any timm name.
-        windows: window set, by name or as [centre, width] pairs in HU; applied to raw HU in the batch.
-        image_px: side of the square network input, pixels.
-        crop: what of a slice is seen, from ``CROPS``; ``ichtune prepare --crop`` computes it once.
-        neighbours: slices of the same series on each side that are stacked as extra channels.
-        loss: a name from ``ichtune.training.losses.LOSSES``.
-        loss_weights: six weights in label order; (2, 1, 1, 1, 1, 1) is the metric itself.
-        optimizer: a name from ``ichtune.training.optimizers.OPTIMIZERS``.
-        lr: peak learning rate.
-        weight_decay: decoupled weight decay; none on norms and biases.
-        momentum: momentum of SGD; other optimizers do not read it.
-        lr_schedule: a name from ``ichtune.training.lr_schedules.LR_SCHEDULES``.
-        anneal_start: share of the run after which the flat learning rate is annealed by a cosine.
-        warmup: share of the run over which the learning rate rises linearly from zero.
-        epochs: passes over the training slices; also the length of the schedule.
-        batch_size: slices a step.
-        ema_decay: decay a step of the exponential average of the weights that is evaluated; 0 evaluates raw weights.
-        dropout: dropout before the classifier.
-        augmentation: a name from ``ichtune.data.augment.AUGMENTATIONS``.
-        pretrained: False, a path to a safetensors file, or True: timm's weights from the user's own hub cache, which
-            timm fills from the network if they are not there and HF_HUB_OFFLINE does not forbid it.
-        seed: seed of initial weights, order and augmentation.
+    Every key is a dimension that a search space may vary. What each means, and what it may be, stands with it below and
+    in ``docs/recipe-keys.md``, which is made from here.
     """
 
-    architecture: str = "resnet18"
-    windows: tuple[Window, ...] = WINDOW_SETS["brain_subdural_bone"]
-    image_px: int = 224
-    crop: str = "none"
-    neighbours: int = 0
-    loss: str = "bce"
-    loss_weights: tuple[float, ...] = METRIC_WEIGHTS
-    optimizer: str = "adamw"
-    lr: float = 1e-3
-    weight_decay: float = 1e-2
-    momentum: float = 0.9
-    lr_schedule: str = "flat_cosine"
-    anneal_start: float = 0.7
-    warmup: float = 0.05
-    epochs: int = 4
-    batch_size: int = 64
-    ema_decay: float = 0.0
-    dropout: float = 0.0
-    augmentation: str = "flip"
-    pretrained: bool | str = False
-    seed: int = 7
+    # the network
+    architecture: str = name("resnet18", "a network written here, or any timm name")
+    pooling: str = one_of("default", POOLINGS, "how features become one vector; default: as the network does itself")
+    dropout: float = number(0.0, 0.0, 0.95, "dropout before the classifier")
+    any_rule: str = one_of("own", ANY_RULES, "the logit of `any`: its own, the largest subtype's, or 1 - prod(1 - p)")
+    pretrained: bool | str = special(
+        False, "false, true (timm's weights, from the user's own hub cache) or the path of a safetensors file"
+    )
+    warm_start: str = name("", "a recipe whose weights of the same fold are the start: its name, recipe_id or a file")
+    # what it sees
+    windows: tuple[Window, ...] = special(
+        WINDOW_SETS["brain_subdural_bone"],
+        "window set, by name or as [centre, width] pairs in HU; `dicom` is the file's",
+    )
+    window_shape: str = one_of("linear", WINDOW_SHAPES, "the window's flanks: DICOM's linear or sigmoid function")
+    learnable_windows: bool = switch(False, "centres and widths are learnt, from those of `windows`")
+    window_jitter: float = number(0.0, 0.0, 0.5, "training: each slice's centre and width vary by this share of width")
+    image_px: int = whole(224, 16, 2048, "side of the square network input, pixels")
+    crop: str = one_of("none", CROPS, "what of a slice is seen; `ichtune prepare --crop` computes it once")
+    neighbours: int = whole(0, 0, 8, "slices of the same series on each side that are seen too")
+    neighbour_stride: int = whole(1, 1, 8, "distance of one neighbour to the next, in slices")
+    neighbour_side: str = one_of("both", NEIGHBOUR_SIDES, "the sides of the slice on which neighbours lie")
+    neighbour_use: str = one_of(
+        "stack", NEIGHBOUR_USES, "neighbours as channels, the mean over them all, or the slice and that mean"
+    )
+    channel_layout: str = one_of(
+        "product", CHANNEL_LAYOUTS, "every slice under every window, or slice i under window i"
+    )
+    normalisation: str = one_of(
+        "none", NORMALISATIONS, "input in [-1, 1], or scaled by ImageNet's or the data's moments"
+    )
+    # the loss
+    loss: str = name("bce", "a loss of `ichtune.training.losses.LOSSES`")
+    loss_weights: tuple[float, ...] = label_weights(
+        METRIC_WEIGHTS, "six weights in label order; [2, 1, 1, 1, 1, 1] is the metric itself"
+    )
+    focal_gamma: float = number(1.0, 0.0, 10.0, "how much less easy slices count in the focal loss")
+    label_smoothing: float = number(0.0, 0.0, 0.4, "a label y is learnt as y (1 - s) + s / 2")
+    boundary_softness: float = number(
+        0.0, 0.0, 0.5, "the first and last slice of a bleed are learnt as 1 - s, those beside it as s"
+    )
+    neighbour_targets: float = number(0.0, 0.0, 2.0, "weight of the two adjacent slices' labels as further targets")
+    positive_weights: tuple[float, ...] = label_weights(
+        _NEUTRAL, "weight of positive slices in each label's loss; needs `calibration`"
+    )
+    negative_share: float = number(
+        1.0, 0.001, 1.0, "share of the slices without a bleed that an epoch draws; needs `calibration`"
+    )
+    slices_per_series: int = whole(0, 0, 10_000, "slices that an epoch draws from each series; 0 takes all")
+    calibration: str = one_of("none", CALIBRATIONS, "what undoes positive_weights and negative_share")
+    # the optimizer
+    optimizer: str = name("adamw", "an optimizer of `ichtune.training.optimizers.OPTIMIZERS`")
+    lr: float = number(1e-3, 1e-8, 100.0, "peak learning rate")
+    weight_decay: float = number(1e-2, 0.0, 10.0, "weight decay; none on norms and biases")
+    momentum: float = number(0.9, 0.0, 0.9999, "momentum of SGD; other optimizers do not read it")
+    beta1: float | None = number(None, 0.0, 0.9999, "first beta; none: the optimizer's own; SGD has none")
+    beta2: float | None = number(None, 0.0, 0.999999, "second beta; none: the optimizer's own")
+    eps: float | None = number(None, 1e-16, 0.1, "term in the denominator; none: the optimizer's own")
+    layer_lr_decay: float = number(1.0, 0.01, 1.0, "learning rate of each layer as a share of the layer's after it")
+    grad_clip: float = number(0.0, 0.0, 1e6, "largest norm of the gradient; 0 does not clip")
+    accumulation: int = whole(1, 1, 4096, "parts in which a batch passes through the network, to save memory")
+    batch_size: int = whole(64, 1, _ANY, "slices a step")
+    # the schedule
+    lr_schedule: str = name("flat_cosine", "a schedule of `ichtune.training.lr_schedules.LR_SCHEDULES`")
+    anneal_start: float = number(0.7, 0.0, 1.0, "share of the run after which the flat learning rate is annealed")
+    warmup: float = number(0.05, 0.0, 0.9, "share of the run over which the learning rate rises")
+    cycles: int = whole(1, 1, 1000, "cycles of `cosine_restarts`, of one length")
+    cycle_decay: float = number(1.0, 0.01, 1.0, "peak of each cycle as a share of that of the cycle before")
+    lr_decay: float = number(0.5, 0.01, 1.0, "factor of `step` after each epoch, of `plateau` when nothing improves")
+    patience: int = whole(0, 0, 1000, "`plateau`: epochs without gain that are borne before the rate falls")
+    epochs: int = whole(4, 1, _ANY, "passes over the training slices; also the length of the schedule")
+    frozen_epochs: int = whole(0, 0, 10_000, "of these, the first in which only head and norms learn, by a one-cycle")
+    frozen_lr: float = number(1e-3, 1e-8, 100.0, "peak learning rate of the frozen epochs")
+    # augmentation: on single slices by albumentations, and batched on the device
+    augmentation: str = special("none", "a policy of `ichtune.data.augment.AUGMENTATIONS`, or albumentations in full")
+    flip: float = number(0.5, 0.0, 1.0, "probability of mirroring left and right")
+    flip_vertical: float = number(0.0, 0.0, 1.0, "probability of mirroring front and back")
+    flip_slices: float = number(0.0, 0.0, 1.0, "probability of reversing the order of the neighbouring slices")
+    transpose: float = number(0.0, 0.0, 1.0, "probability of exchanging rows and columns")
+    rotate_deg: float = number(0.0, 0.0, 360.0, "rotation by up to this many degrees either way")
+    shift: float = number(0.0, 0.0, 0.5, "shift by up to this share of the side, each way")
+    zoom: float = number(0.0, 0.0, 0.9, "scale between 1 - zoom and 1 + zoom")
+    geometry_share: float = number(1.0, 0.0, 1.0, "share of the slices that rotation, shift and zoom act on")
+    cutout: float = number(0.0, 0.0, 1.0, "probability that squares of a slice are blanked")
+    cutout_holes: int = whole(4, 1, 64, "largest number of blanked squares")
+    cutout_size: float = number(0.15, 0.01, 0.9, "largest side of a blanked square as a share of the image's")
+    noise_hu: float = number(0.0, 0.0, 200.0, "standard deviation of added noise, HU")
+    gain_jitter: float = number(0.0, 0.0, 0.5, "HU of a slice are multiplied by a factor within 1 +- this")
+    mixup: float = number(0.0, 0.0, 10.0, "alpha of mixup's Beta distribution; 0 mixes nothing")
+    cutmix: float = number(
+        0.0, 0.0, 10.0, "alpha of cutmix's Beta distribution; with mixup, each acts on half the batches"
+    )
+    # the weights that predict, and how
+    ema_decay: float = number(0.0, 0.0, 0.99999, "decay a step of the average of the weights that predicts; 0: none")
+    swa_start: float = number(1.0, 0.0, 1.0, "share of the run after which each epoch's weights are averaged; 1: none")
+    snapshots: int = whole(1, 1, 100, "last epochs whose models predict together, probabilities averaged")
+    tta: str = name("none", "views of each slice that are averaged: one of `ichtune.training.tta.VIEWS`")
+    # labels from another model
+    pseudo_labels: str = name("", "a recipe whose predictions teach the unlabelled slices: its name or recipe_id")
+    pseudo_threshold: float = number(0.0, 0.0, 1.0, "above it a pseudo-label is 1, else 0; 0 keeps probabilities")
+    pseudo_weight: float = number(1.0, 0.0, 10.0, "weight of a pseudo-labelled slice beside a labelled one")
+    # the machine
+    compile: bool = switch(False, "compile the network; where that fails it runs as it is, and the run says why")
+    seed: int = whole(7, 0, 2**31 - 1, "seed of initial weights, order and augmentation")
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "windows", resolve_windows(self.windows))
-        object.__setattr__(self, "loss_weights", _loss_weights(self.loss_weights))
-        for field in fields(self):
-            if field.type in (int, float):
-                object.__setattr__(self, field.name, _number(field.name, getattr(self, field.name), field.type))
-            elif field.type is str and not isinstance(getattr(self, field.name), str):
-                raise ConfigError(f"recipe key {field.name!r} must be a name, got {getattr(self, field.name)!r}")
-        if self.crop not in CROPS:
-            raise ConfigError(f"recipe key 'crop' must be one of {', '.join(CROPS)}. {nearest(self.crop, CROPS)}")
+        object.__setattr__(self, "augmentation", canonical_augmentation(self.augmentation))
+        for spec in fields(self):
+            object.__setattr__(self, spec.name, checked(spec, getattr(self, spec.name)))
         if not isinstance(self.pretrained, bool | str):
             raise ConfigError(f"recipe key 'pretrained' must be true, false or a path, got {self.pretrained!r}")
-        if self.anneal_start < self.warmup:
-            raise ConfigError(
-                f"recipe key 'anneal_start' must not lie before the end of 'warmup', got anneal_start "
-                f"{self.anneal_start:g} and warmup {self.warmup:g}"
-            )
+        _check_together(self)
 
     @property
     def recipe_id(self) -> str:
-        """Hash of every field; the run's name on disk and in every table."""
-        text = json.dumps(_explicit(self), sort_keys=True, separators=(",", ":"))
+        """Hash of every key that is not at its default; the run's name on disk and in every table.
+
+        Defaults are left out so that a key which a later version adds changes no id of an earlier one.
+        """
+        told = {key: value for key, value in _explicit(self).items() if value != _DEFAULTS[key]}
+        text = json.dumps(told, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:ID_DIGITS]
 
     @property
+    def offsets(self) -> tuple[int, ...]:
+        """Places of the slices that are seen, in the series, with the slice itself at 0; ascending."""
+        steps = range(-self.neighbours, self.neighbours + 1)
+        wanted = {"both": steps, "below": range(-self.neighbours, 1), "above": range(0, self.neighbours + 1)}
+        return tuple(step * self.neighbour_stride for step in wanted[self.neighbour_side])
+
+    @property
     def n_channels(self) -> int:
-        """Input channels of the network: windows times slices."""
-        return len(self.windows) * (1 + 2 * self.neighbours)
+        """Input channels of the network: windows times images of slices."""
+        if self.channel_layout == "paired":
+            return len(self.windows)
+        n_images = {"stack": len(self.offsets), "mean": 1, "slice_and_mean": 2}[self.neighbour_use]
+        return len(self.windows) * n_images
 
     @property
     def summary(self) -> str:
         """One short line for tables, logs and the dashboard."""
-        neighbours = f"|±{self.neighbours}" if self.neighbours else ""
+        sign = {"both": "±", "below": "-", "above": "+"}[self.neighbour_side]
+        neighbours = f"|{sign}{self.neighbours}" if self.neighbours else ""
         size = f"{self.image_px}px" + ("" if self.crop == CROPS[0] else f" {self.crop}")
         return f"{self.architecture}|{window_set_name(self.windows)}{neighbours}|{size}|lr={self.lr:.1e}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for YAML or JSON; a window set that has a name is written by it."""
         plain = _explicit(self)
-        name = window_set_name(self.windows)
-        if name in WINDOW_SETS:
-            plain["windows"] = name
-        return plain
+        set_name = window_set_name(self.windows)
+        if set_name in WINDOW_SETS:
+            plain["windows"] = set_name
+        return {key: value for key, value in plain.items() if value is not None}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Recipe":
@@ -157,31 +216,88 @@ def recipe_keys() -> tuple[str, ...]:
 
 
 def _explicit(recipe: Recipe) -> dict[str, Any]:
-    plain = {field.name: getattr(recipe, field.name) for field in fields(recipe)}
-    plain["windows"] = [[w.center_hu, w.width_hu] for w in recipe.windows]
+    plain = {spec.name: getattr(recipe, spec.name) for spec in fields(recipe)}
+    plain["windows"] = plain_windows(recipe.windows)
     plain["loss_weights"] = list(recipe.loss_weights)
+    plain["positive_weights"] = list(recipe.positive_weights)
+    if recipe.augmentation.startswith("["):
+        plain["augmentation"] = json.loads(recipe.augmentation)
     return plain
 
 
-def _number(name: str, value: Any, kind: type) -> int | float:
-    low, high = _BOUNDS[name]
-    is_number = isinstance(value, int | float) and not isinstance(value, bool) and value == value  # not NaN
-    if not is_number or (kind is int and value % 1 != 0):
-        what = "a whole number" if kind is int else "a number"
-        raise ConfigError(f"recipe key {name!r} must be {what}, got {value!r}")
-    if not low <= value <= min(high, _LARGEST):
-        bounds = f"at least {low:g}" if math.isinf(high) else f"between {low:g} and {high:g}"
-        raise ConfigError(f"recipe key {name!r} must be {bounds}, got {value!r}")
-    return int(value) if kind is int else float(value) + 0.0  # minus zero equals zero and must hash like it
+def canonical_augmentation(value: Any) -> Any:
+    """Return a policy's name as it is, and a list of transforms as canonical JSON.
 
-
-def _loss_weights(value: Any) -> tuple[float, ...]:
-    numbers = isinstance(value, Sequence) and all(
-        isinstance(w, int | float) and not isinstance(w, bool) and abs(w) <= sys.float_info.max for w in value
+    Raises:
+        ConfigError: neither a name nor a list of ``{Name: {parameter: value}}``.
+    """
+    if isinstance(value, str):
+        if not value.startswith("["):
+            return value
+        try:
+            value = json.loads(value)
+        except ValueError as error:
+            raise ConfigError(f"recipe key 'augmentation' is no JSON list: {error}") from error
+    is_list = isinstance(value, list | tuple) and all(
+        isinstance(step, Mapping) and len(step) == 1 and isinstance(next(iter(step.values())), Mapping | None)
+        for step in value
     )
-    weights = tuple(float(w) + 0.0 for w in value) if numbers else ()
-    if len(weights) != N_LABELS or min(weights) < 0 or sum(weights) <= 0:
+    if not is_list or not value:
         raise ConfigError(
-            f"recipe key 'loss_weights' must be {N_LABELS} numbers of at least 0 in label order, got {value!r}"
+            f"recipe key 'augmentation' must be a policy's name or a list of albumentations, each as "
+            f"{{Name: {{parameter: value}}}}, got {value!r}"
         )
-    return weights
+    try:
+        return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"recipe key 'augmentation' must hold plain values only: {error}") from error
+
+
+def _check_together(recipe: Recipe) -> None:
+    """Refuse keys that contradict each other."""
+    if recipe.anneal_start < recipe.warmup:
+        raise ConfigError(
+            f"recipe key 'anneal_start' must not lie before the end of 'warmup', got anneal_start "
+            f"{recipe.anneal_start:g} and warmup {recipe.warmup:g}"
+        )
+    for key, neutral in (("positive_weights", _NEUTRAL), ("negative_share", 1.0)):
+        value = getattr(recipe, key)
+        if value != neutral and recipe.calibration == "none":
+            told = list(value) if isinstance(value, tuple) else value
+            raise ConfigError(
+                f"recipe key {key!r} shifts every probability, which costs more log loss than it gains, got {told}; "
+                f"leave it out, or name what undoes it: calibration: prior_shift"
+            )
+    if min(recipe.positive_weights) <= 0:
+        raise ConfigError(f"recipe key 'positive_weights' must be above 0, got {list(recipe.positive_weights)}")
+    if recipe.frozen_epochs >= recipe.epochs and recipe.frozen_epochs:
+        raise ConfigError(
+            f"recipe key 'frozen_epochs' must be less than 'epochs', of which they are the first, got "
+            f"{recipe.frozen_epochs} of {recipe.epochs}"
+        )
+    if recipe.snapshots > recipe.epochs:
+        raise ConfigError(f"recipe key 'snapshots' must not exceed 'epochs', got {recipe.snapshots} of {recipe.epochs}")
+    _check_averages(recipe)
+    _check_neighbours(recipe)
+
+
+def _check_averages(recipe: Recipe) -> None:
+    asked = [k for k, on in (("ema_decay", recipe.ema_decay > 0), ("swa_start", recipe.swa_start < 1)) if on]
+    if len(asked) == 2:
+        raise ConfigError(f"recipe keys {' and '.join(asked)} both say which weights predict; keep one of them")
+    if recipe.warm_start and recipe.pretrained is not False:
+        raise ConfigError("recipe keys 'warm_start' and 'pretrained' both say what to start from; keep one of them")
+
+
+def _check_neighbours(recipe: Recipe) -> None:
+    has_pairs = recipe.neighbour_use == "stack" and len(recipe.offsets) == len(recipe.windows)
+    if recipe.channel_layout == "paired" and not has_pairs:
+        raise ConfigError(
+            f"recipe key 'channel_layout' paired needs a window for each slice, got {len(recipe.windows)} windows "
+            f"and {len(recipe.offsets)} slices ({recipe.neighbour_use}); write product, or as many windows"
+        )
+    if recipe.neighbour_use != "stack" and recipe.neighbours == 0:
+        raise ConfigError(f"recipe key 'neighbour_use' {recipe.neighbour_use} needs 'neighbours' of at least 1, got 0")
+
+
+_DEFAULTS = _explicit(Recipe())

@@ -1,17 +1,25 @@
 """Recipe files: one run worth naming as YAML, read with every mistake reported where it stands."""
 
+import re
 from typing import Any
 
 from ichtune.errors import ConfigError
-from ichtune.recipe import Recipe, recipe_keys
+from ichtune.recipe import ID_DIGITS, Recipe, recipe_keys
 from ichtune.shipped import find_yaml
 from ichtune.yaml_positions import YamlDocument, read_yaml
 
 VERSION = 1
+#: Keys whose value is another recipe.
+RECIPE_REFERENCES = ("warm_start", "pseudo_labels")
+#: Recipes that refer to recipes that refer to recipes: deeper than this is a circle.
+_MAX_DEPTH = 16
 
 
-def read_recipe(name_or_path: str) -> Recipe:
+def read_recipe(name_or_path: str, _depth: int = 0) -> Recipe:
     """Read one recipe; keys that the file leaves out take the recipe's defaults.
+
+    Where it names another recipe (``warm_start``, ``pseudo_labels``), that one's recipe_id takes the name's place, so
+    that the id of a chain changes with each of its links.
 
     Args:
         name_or_path: a YAML file, or the name of one in ``recipes/``.
@@ -30,10 +38,33 @@ def read_recipe(name_or_path: str) -> Recipe:
     version = values.pop("version", VERSION)
     if version != VERSION or isinstance(version, bool):
         raise document.error(f"this ichtune reads version {VERSION} of recipe files, got {version!r}", "version")
-    error = _failure(values)
-    if error is not None:
-        raise _placed(document, values, error)
+    for key in RECIPE_REFERENCES:
+        if isinstance(values.get(key), str):
+            try:
+                values[key] = resolve_reference(values[key], _depth + 1)
+            except ConfigError as error:
+                raise document.error(str(error), key) from None
+    failure = _failure(values)
+    if failure is not None:
+        raise _placed(document, values, failure)
     return Recipe.from_dict(values)
+
+
+def resolve_reference(value: str, _depth: int = 0) -> str:
+    """Return what a recipe's key that names another recipe comes to: its recipe_id, or the value as it is.
+
+    Args:
+        value: the name of a shipped recipe, the path of a recipe's YAML file, a recipe_id, or the path of a file with
+            weights (``.safetensors``) or predictions (``.parquet``); empty for none.
+
+    Raises:
+        ConfigError: nothing of the kind.
+    """
+    if not value or value.endswith((".safetensors", ".parquet")) or re.fullmatch(rf"[0-9a-f]{{{ID_DIGITS}}}", value):
+        return value
+    if _depth > _MAX_DEPTH:
+        raise ConfigError(f"recipes refer to each other in a circle, at {value!r}; let the first start from nothing")
+    return read_recipe(value, _depth).recipe_id
 
 
 def _placed(document: YamlDocument, values: dict[str, Any], error: ConfigError) -> ConfigError:

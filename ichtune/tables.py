@@ -59,6 +59,8 @@ SLICES = TableSchema(
         "slice_thickness_mm": "float64",
         "tilt_deg": "float64",
         "pixel_spacing_mm": "float64",
+        "window_center_hu": "float64",
+        "window_width_hu": "float64",
         "rows_px": "int32",
         "columns_px": "int32",
         "encoding": "string",

@@ -1,6 +1,6 @@
 """Display windows: the only code that turns Hounsfield units into network input.
 
-Dimension key: B batch, C channels of Hounsfield units (neighbouring slices), N windows, H height, W width.
+Dimension key: B batch, C images in Hounsfield units (neighbouring slices), N windows, H height, W width.
 """
 
 import sys
@@ -48,6 +48,17 @@ class Window:
         return self.center_hu + self.width_hu / 2
 
 
+@dataclass(frozen=True, order=True)
+class DicomWindow(Window):
+    """The window that a slice's own file asks for (WindowCenter, WindowWidth), unlike from scanner to scanner.
+
+    Its numbers are those of the brain window, which slices of files without a window of their own take.
+    """
+
+    center_hu: float = 40.0
+    width_hu: float = 80.0
+
+
 def _is_finite_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
@@ -55,6 +66,9 @@ def _is_finite_number(value: Any) -> bool:
 def _windows(*pairs: tuple[float, float]) -> tuple[Window, ...]:
     return tuple(Window(center, width) for center, width in pairs)
 
+
+#: How the window of the slice's own file is written among others.
+DICOM = "dicom"
 
 #: Named window sets. A set's name is only a shorthand: recipes are compared by the windows themselves.
 WINDOW_SETS: dict[str, tuple[Window, ...]] = {
@@ -67,6 +81,7 @@ WINDOW_SETS: dict[str, tuple[Window, ...]] = {
     "brain_subdural_blood": _windows((40, 80), (80, 200), (200, 450)),
     "brain_stroke_bone": _windows((40, 80), (50, 175), (500, 3000)),
     "hu_ranges": _windows((50, 200), (200, 200), (350, 200)),
+    DICOM: (DicomWindow(),),
 }
 
 
@@ -74,7 +89,7 @@ def resolve_windows(value: Any) -> tuple[Window, ...]:
     """Read a window set written by name or as ``[[centre, width], ...]``.
 
     Args:
-        value: a key of ``WINDOW_SETS``, a sequence of pairs in HU, or a sequence of ``Window``.
+        value: a key of ``WINDOW_SETS``, or a sequence of pairs in HU, of ``dicom`` and of ``Window``.
 
     Returns:
         The windows, in channel order.
@@ -94,6 +109,8 @@ def resolve_windows(value: Any) -> tuple[Window, ...]:
 def _resolve_window(entry: Any, whole: Any) -> Window:
     if isinstance(entry, Window):
         return entry
+    if entry == DICOM:
+        return DicomWindow()
     numbers = isinstance(entry, Sequence) and all(isinstance(v, int | float) and not isinstance(v, bool) for v in entry)
     if not numbers or isinstance(entry, str) or len(entry) != 2:
         raise ConfigError(f"a window must be [centre, width] in HU, got {entry!r} in {whole!r}")
@@ -105,29 +122,94 @@ def window_set_name(windows: Sequence[Window]) -> str:
     for name, known in WINDOW_SETS.items():
         if tuple(windows) == known:
             return name
-    return "+".join(f"{w.center_hu:g}/{w.width_hu:g}" for w in windows)
+    return "+".join(DICOM if isinstance(w, DicomWindow) else f"{w.center_hu:g}/{w.width_hu:g}" for w in windows)
 
 
-def apply_windows(hu_BCHW: "torch.Tensor", windows: Sequence[Window]) -> "torch.Tensor":
-    """Turn Hounsfield units into network input, on whatever device the batch lies.
+def plain_windows(windows: Sequence[Window]) -> list[Any]:
+    """Return the windows as they are written: ``[centre, width]`` in HU, or ``dicom``."""
+    return [DICOM if isinstance(w, DicomWindow) else [w.center_hu, w.width_hu] for w in windows]
+
+
+def apply_windows(
+    hu_BCHW: "torch.Tensor", windows: Sequence[Window], shape: str = "linear", paired: bool = False
+) -> "torch.Tensor":
+    """Turn Hounsfield units into network input under fixed windows, on whatever device the batch lies.
+
+    With u = 2 (hu - centre) / width a linear window is u clamped to [-1, 1], and a sigmoid one is tanh(u), which is
+    1 / (1 + exp(-4 (hu - centre) / width)) carried from [0, 1] to [-1, 1].
 
     Args:
         hu_BCHW: float tensor (B, C, H, W) in HU; C is 1 or the neighbouring slices in series order.
-        windows: N windows.
+        windows: N windows; a ``DicomWindow`` counts by its own numbers, those of the brain window.
+        shape: ``linear`` or ``sigmoid``.
+        paired: image i is seen under window i only; N must equal C.
 
     Returns:
-        Float tensor (B, C * N, H, W) in [-1, 1]; channel ``c * N + n`` is slice c under window n.
+        Float tensor (B, C * N, H, W) in [-1, 1], channels_last; channel ``c * N + n`` is image c under window n. When
+        paired (B, C, H, W).
+
+    Source: DICOM PS3.3 C.11.2.1.3.1 (SIGMOID) and C.11.2.1.3.2 (LINEAR_EXACT).
+    """
+    return _fill(hu_BCHW, [(w.center_hu, 2.0 / w.width_hu) for w in windows], shape, paired)
+
+
+def apply_windows_each(
+    hu_BCHW: "torch.Tensor",
+    center_BN: "torch.Tensor",
+    width_BN: "torch.Tensor",
+    shape: str = "linear",
+    paired: bool = False,
+) -> "torch.Tensor":
+    """Do what ``apply_windows`` does under windows of each slice's own, through which gradients reach their numbers.
+
+    A linear window learns from the pixels between its edges only, a sigmoid one from all of them.
+
+    Args:
+        hu_BCHW: float tensor (B, C, H, W) in HU.
+        center_BN: centres in HU, (B, N), or (1, N) for the whole batch.
+        width_BN: widths in HU, above 0, of the same shape.
+        shape: ``linear`` or ``sigmoid``.
+        paired: image i is seen under window i only; N must equal C.
+
+    Returns:
+        As ``apply_windows``.
     """
     import torch
 
-    n_windows = len(windows)
-    batch, slices, height, width = hu_BCHW.shape
-    out = hu_BCHW.new_empty((batch, slices, n_windows, height, width))
-    for n, window in enumerate(windows):
-        scaled = out[:, :, n]
-        torch.sub(hu_BCHW, window.center_hu, out=scaled)
-        scaled.mul_(2.0 / window.width_hu).clamp_(-1.0, 1.0)
-    return out.view(batch, slices * n_windows, height, width)
+    slope_BN = 2.0 / width_BN
+    if not (torch.is_grad_enabled() and (center_BN.requires_grad or slope_BN.requires_grad)):
+        per_window = zip(center_BN.unbind(1), slope_BN.unbind(1), strict=True)
+        numbers = [(center_B[:, None, None, None], slope_B[:, None, None, None]) for center_B, slope_B in per_window]
+        return _fill(hu_BCHW, numbers, shape, paired)
+    if paired:
+        scaled = (hu_BCHW - center_BN[:, :, None, None]) * slope_BN[:, :, None, None]
+    else:
+        offset_BCNHW = hu_BCHW[:, :, None] - center_BN[:, None, :, None, None]
+        scaled = (offset_BCNHW * slope_BN[:, None, :, None, None]).flatten(1, 2)
+    return _flank_(scaled, shape).contiguous(memory_format=torch.channels_last)
+
+
+def _fill(hu_BCHW: "torch.Tensor", numbers: Sequence[tuple[Any, Any]], shape: str, paired: bool) -> "torch.Tensor":
+    """Window by window, from its centre and 2 / width: each a number, or a tensor (B, 1, 1, 1)."""
+    import torch
+
+    n_windows = len(numbers)
+    images = list(hu_BCHW.split(1, dim=1)) if paired else [hu_BCHW] * n_windows
+    batch, n_images, height, width = images[0].shape
+    # Written where it belongs at once: a batch in plain memory that is made channels_last afterwards takes a CPU up to
+    # three times as long.
+    out = hu_BCHW.new_empty((batch, height, width, n_images * n_windows)).permute(0, 3, 1, 2)
+    out_BCNHW = out.unflatten(1, (n_images, n_windows))
+    scaled = hu_BCHW.new_empty(images[0].shape)
+    for n, (image, (center, slope)) in enumerate(zip(images, numbers, strict=True)):
+        torch.sub(image, center, out=scaled)
+        out_BCNHW[:, :, n].copy_(_flank_(scaled.mul_(slope), shape))
+    return out
+
+
+def _flank_(scaled: "torch.Tensor", shape: str) -> "torch.Tensor":
+    """What a window makes of 2 (hu - centre) / width, in place."""
+    return scaled.tanh_() if shape == "sigmoid" else scaled.clamp_(-1.0, 1.0)
 
 
 def window_image(hu_HW: np.ndarray, window: Window) -> np.ndarray:

@@ -82,6 +82,10 @@ def slice_rows(n_patients: int, n_test_patients: int, n_slices: int, rng: np.ran
     table["dicom_study_uid"] = table["series_instance_uid"]
     table["path"] = table["image_id"] + ".dcm"
     table["z_mm"] = table["slice_rank"] * 5.0
+    table["window_center_hu"] = 40.0
+    table["window_width_hu"] = 80.0 + table["slice_rank"]
+    has_none = table["patient_id"] == "P001"  # its files ask for no window
+    table.loc[has_none, ["window_center_hu", "window_width_hu"]] = np.nan
     table["is_labelled"] = table["patient_id"].str.startswith("P")
     return table.assign(status="ok", reason="", encoding="plain")
 

@@ -29,6 +29,15 @@ def train(
     address: Annotated[
         str | None, typer.Option("--address", help="Ray cluster to join; RAY_ADDRESS counts too.")
     ] = None,
+    keep_snapshots: Annotated[
+        bool, typer.Option("--keep-snapshots", help="Keep the weights of every epoch, not only those that predict.")
+    ] = False,
+    embeddings: Annotated[
+        bool, typer.Option("--embeddings", help="Also write the features before the classifier, for a second level.")
+    ] = False,
+    checkpoint_minutes: Annotated[
+        float, typer.Option("--checkpoint-minutes", min=0.0, help="Time between two checkpoints within an epoch.")
+    ] = 10.0,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -41,11 +50,13 @@ def train(
     from ichtune.cli.console import note, progress, result, result_json
     from ichtune.search.crossval_tasks import CrossvalProgress, train_recipes
     from ichtune.space import Resources
+    from ichtune.training.crossval import TrainOptions
     from ichtune.workspace import Workspace
 
     workspace = Workspace(work)
     _ = workspace.about
     recipes = _recipes(workspace, recipe, search, top)
+    options = TrainOptions(60.0 * checkpoint_minutes, keep_snapshots, embeddings)
     note(f"training {len(recipes)} recipes on {workspace.fold_plan.k} folds each", quiet)
     for chosen in recipes:
         note(f"  {chosen.recipe_id}  {chosen.summary}", quiet)
@@ -54,7 +65,7 @@ def train(
         def show(so_far: CrossvalProgress) -> None:
             bar.update(so_far.epochs_done, so_far.epochs, f"{so_far.folds_done}/{so_far.folds} folds")
 
-        runs = train_recipes(workspace, recipes, Resources(gpu=gpu, cpu=cpu), address, on_progress=show)
+        runs = train_recipes(workspace, recipes, Resources(gpu=gpu, cpu=cpu), address, show, options)
     rows = [
         {
             "recipe_id": run.recipe.recipe_id,
@@ -77,7 +88,7 @@ def train(
 def _recipes(workspace: "Workspace", recipe: str | None, search: str | None, top: int | None) -> "list[Recipe]":
     from ichtune.recipe_file import read_recipe
     from ichtune.search.trial_table import train_top, winners
-    from ichtune.training.loop import check_recipe
+    from ichtune.training.checks import check_recipe
 
     if recipe is None:
         return winners(workspace.layout, top or train_top(workspace.layout, search), search)

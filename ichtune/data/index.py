@@ -45,6 +45,8 @@ ROW_COLUMNS: dict[str, str] = {
     "slice_thickness_mm": "float64",
     "tilt_deg": "float64",
     "pixel_spacing_mm": "float64",
+    "window_center_hu": "float64",
+    "window_width_hu": "float64",
     "rows_px": "int32",
     "columns_px": "int32",
     "encoding": "string",
@@ -246,6 +248,7 @@ def _header_row(header: SliceHeader) -> dict[str, Any]:
     position = header.image_position_mm or (_NAN, _NAN, _NAN)
     normal = slice_normal(header.image_orientation)
     spacing = header.pixel_spacing_mm or (_NAN, _NAN)
+    center_hu, width_hu = header.window_hu or (_NAN, _NAN)
     return {
         "frame_number": header.frame_number,
         "sop_instance_uid": header.sop_instance_uid,
@@ -259,6 +262,8 @@ def _header_row(header: SliceHeader) -> dict[str, Any]:
         "slice_thickness_mm": _or_nan(header.slice_thickness_mm),
         "tilt_deg": _or_nan(header.tilt_deg) if math.isnan(normal[0]) else normal_tilt_deg(normal),
         "pixel_spacing_mm": spacing[0],
+        "window_center_hu": center_hu,
+        "window_width_hu": width_hu,
         "rows_px": min(header.rows_px, _LARGEST_INT32),
         "columns_px": min(header.columns_px, _LARGEST_INT32),
         "encoding": header.encoding,

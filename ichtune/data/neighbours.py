@@ -1,29 +1,32 @@
 """Which slices lie next to which: neighbours by position in the series."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
 from ichtune.data.series_geometry import series_order
 
 
-def neighbour_rows(slices: pd.DataFrame, neighbours: int) -> np.ndarray:
-    """Find the cache rows of each slice and of its neighbours in the series.
+def neighbour_rows(slices: pd.DataFrame, offsets: Sequence[int]) -> np.ndarray:
+    """Find the cache rows of the slices that lie so many positions away in the series.
 
-    Neighbours lie at the next positions. Where as many slices share the next position as share the slice's own, the
-    first goes with the first and so on, in the order of their instance numbers; where they are more or fewer, the
-    nearest instance number is taken: two passes over one head, or two reconstructions of it, each keep to their own.
+    Offset 0 is the slice itself, -1 its neighbour at the position below, 1 the one above. Where as many slices share
+    the other position as share the slice's own, the first goes with the first and so on, in the order of their
+    instance numbers; where they are more or fewer, the nearest instance number is taken: two passes over one head, or
+    two reconstructions of it, each keep to their own.
     A series' first and last position repeat where a neighbour is missing, a slice there repeating itself; a slice
     never takes a neighbour from another series. Unreadable files have no rank, so the next readable slice is the
     neighbour.
 
     Args:
         slices: SliceTable, its rows being cache rows 0..N-1.
-        neighbours: slices on each side.
+        offsets: positions away, in the order of the columns: ``(-1, 0, 1)``.
 
     Returns:
-        int64 (N, 2 * neighbours + 1); rows that are not usable hold -1.
+        int64 (N, len(offsets)); rows that are not usable hold -1.
     """
-    table = np.full((len(slices), 2 * neighbours + 1), -1, dtype=np.int64)
+    table = np.full((len(slices), len(offsets)), -1, dtype=np.int64)
     rows, series, position = series_order(slices)
     if not len(rows):
         return table
@@ -35,7 +38,7 @@ def neighbour_rows(slices: pd.DataFrame, neighbours: int) -> np.ndarray:
     first_place = place[first_place]
     numbers = slices["instance_number"].to_numpy(float)[rows]
     member = np.arange(len(rows)) - first_member[place]
-    for column, offset in enumerate(range(-neighbours, neighbours + 1)):
+    for column, offset in enumerate(offsets):
         target = np.clip(place + offset, first_place, last_place)
         nearest = _nearest_number(numbers, first_member[target], n_members[target])
         is_even = n_members[target] == n_members[place]

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -12,9 +13,18 @@ from torch import nn
 from ichtune.errors import ConfigError, DataError, nearest
 from ichtune.labels import N_LABELS
 from ichtune.models.architectures import ARCHITECTURES
+from ichtune.models.pooling import FeaturePool, ImageClassifier
+from ichtune.recipe import POOLINGS
 
 #: The lowest rate that a network starts from: rarer labels are left to be learnt.
 LOWEST_RATE = 1e-3
+
+
+class HasClassifier(Protocol):
+    """Any network whose last layer is at hand."""
+
+    def get_classifier(self) -> nn.Linear:
+        """Return the last layer."""
 
 
 def check_architecture(name: str) -> None:
@@ -44,8 +54,10 @@ def create_model(
     image_px: int | None = None,
     pretrained: bool | str = False,
     dropout: float = 0.0,
-) -> nn.Module:
-    """Build a network that maps (B, in_chans, H, W) to logits (B, 6).
+    pooling: str = "default",
+    num_classes: int = N_LABELS,
+) -> ImageClassifier:
+    """Build a network that maps (B, in_chans, H, W) to logits (B, num_classes).
 
     Networks that are built for one input size (vision transformers) are fitted to ``image_px``.
 
@@ -55,27 +67,72 @@ def create_model(
         image_px: side of the images that it will get; None keeps the network's own.
         pretrained: False, True (timm's weights from the user's own hub cache) or the path of a safetensors file.
         dropout: dropout before the classifier.
+        pooling: ``default``, the network's own, or a key of ``ichtune.models.pooling.POOLS``.
+        num_classes: outputs.
 
     Raises:
-        ConfigError: unknown architecture, one that cannot take images of ``image_px``, or pretrained weights asked of
-            a network of ours, which has none.
+        ConfigError: unknown architecture, one that cannot take images of ``image_px`` or cannot be pooled so, or
+            pretrained weights asked of a network of ours, which has none.
         DataError: the weights are neither in the hub cache nor at the path.
     """
     check_architecture(architecture)
-    if architecture in ARCHITECTURES:
-        if pretrained is not False:
-            raise ConfigError(
-                f"architecture {architecture!r} has no pretrained weights, got pretrained: {pretrained!r}; write "
-                f"pretrained: false, or take a timm architecture"
-            )
-        return ARCHITECTURES[architecture](in_chans, N_LABELS, dropout)
-    model = _create_timm_model(architecture, in_chans, pretrained, dropout)
-    if image_px is not None:
-        _fit_input_size(model, architecture, in_chans, image_px)
-    return model
+    if pooling not in POOLINGS:
+        raise ConfigError(f"unknown pooling {pooling!r}. {nearest(pooling, POOLINGS)}")
+    trunk = _create_trunk(architecture, in_chans, pretrained)
+    if pooling == "default":
+        pool: nn.Module = nn.Flatten()
+        _, given = _try_input_size(trunk, architecture, in_chans, image_px)
+        past_head = False
+    else:
+        pool = _put_pool(trunk, architecture, pooling)
+        features, given = _try_input_size(trunk, architecture, in_chans, image_px)
+        # Some heads pool whatever they are told, so that only what comes before them is left.
+        past_head = given.ndim == 2
+        given = features if past_head else given
+        if given.ndim == 3 and given.shape[1] <= pool.n_prefix:
+            raise ConfigError(_unpoolable(architecture, pooling, "it gives class tokens only"))
+    return ImageClassifier(
+        trunk,
+        pool,
+        n_features=pool(given).shape[1],
+        num_classes=num_classes,
+        dropout=dropout,
+        in_chans=in_chans,
+        past_head=past_head,
+    )
 
 
-def _create_timm_model(architecture: str, in_chans: int, pretrained: bool | str, dropout: float) -> nn.Module:
+def _create_trunk(architecture: str, in_chans: int, pretrained: bool | str) -> nn.Module:
+    if architecture not in ARCHITECTURES:
+        return _create_timm_model(architecture, in_chans, pretrained)
+    if pretrained is not False:
+        raise ConfigError(
+            f"architecture {architecture!r} has no pretrained weights, got pretrained: {pretrained!r}; write "
+            f"pretrained: false, or take a timm architecture"
+        )
+    return ARCHITECTURES[architecture](in_chans, 0, 0.0)
+
+
+def _put_pool(trunk: nn.Module, architecture: str, pooling: str) -> FeaturePool:
+    """Take the network's own pooling out and return the one that is to act in its place."""
+    # Networks with a class token that do not count it tell of it by the pooling that reads it.
+    n_prefix = getattr(trunk, "num_prefix_tokens", int(getattr(trunk, "global_pool", None) == "token"))
+    reset: Callable[..., object] = trunk.reset_classifier  # type: ignore[assignment]
+    try:
+        reset(0, "")
+    except (AssertionError, ValueError, TypeError) as error:
+        raise ConfigError(_unpoolable(architecture, pooling, str(error) or type(error).__name__)) from error
+    return FeaturePool(pooling, channels_end=getattr(trunk, "output_fmt", "") == "NHWC", n_prefix=int(n_prefix))
+
+
+def _unpoolable(architecture: str, pooling: str, cause: str) -> str:
+    return (
+        f"architecture {architecture!r} cannot be given the pooling {pooling!r}: {cause.rstrip('.')}; write pooling: "
+        f"default, or take another architecture"
+    )
+
+
+def _create_timm_model(architecture: str, in_chans: int, pretrained: bool | str) -> nn.Module:
     import timm
 
     overlay = None
@@ -94,8 +151,7 @@ def _create_timm_model(architecture: str, in_chans: int, pretrained: bool | str,
             pretrained=pretrained is not False,
             pretrained_cfg_overlay=overlay,
             in_chans=in_chans,
-            num_classes=N_LABELS,
-            drop_rate=dropout,
+            num_classes=0,
         )
     except (OSError, RuntimeError, SafetensorError) as error:
         if pretrained is False:
@@ -121,21 +177,27 @@ def _check_covered(model: nn.Module, architecture: str, path: str) -> None:
         )
 
 
-def _fit_input_size(model: nn.Module, architecture: str, in_chans: int, image_px: int) -> None:
-    own_px = getattr(model, "default_cfg", {}).get("input_size", (0, 0, 0))[-1]
+def _try_input_size(
+    trunk: nn.Module, architecture: str, in_chans: int, image_px: int | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Fit the network to the image's size and return the features of one empty image, and what its head gives."""
+    own_px = getattr(trunk, "default_cfg", {}).get("input_size", (0, 0, 0))[-1]
+    px = image_px or own_px
+    run: Any = trunk
     try:
-        if own_px != image_px and hasattr(model, "set_input_size"):
-            fit: Callable[..., object] = model.set_input_size  # type: ignore[assignment]
-            fit(img_size=(image_px, image_px))
+        if own_px != px and hasattr(trunk, "set_input_size"):
+            run.set_input_size(img_size=(px, px))
         with torch.no_grad():
-            model.eval()(torch.zeros(1, in_chans, image_px, image_px))
+            features = run.eval().forward_features(torch.zeros(1, in_chans, px, px))
+            given = run.forward_head(features, pre_logits=True)
     except (RuntimeError, AssertionError, ValueError, TypeError, IndexError) as error:
         cause = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError(
-            f"architecture {architecture!r} cannot take images of image_px {image_px}: {cause.rstrip('.')}. Its own "
+            f"architecture {architecture!r} cannot take images of image_px {px}: {cause.rstrip('.')}. Its own "
             f"size is {own_px}; write image_px: {own_px}, or take another architecture"
         ) from error
-    model.train()
+    trunk.train()
+    return features, given
 
 
 def _pretrained_help(architecture: str, pretrained: bool | str, error: Exception) -> str:
@@ -149,33 +211,28 @@ def _pretrained_help(architecture: str, pretrained: bool | str, error: Exception
 
 
 @torch.no_grad()
-def start_at_rates(model: nn.Module, rates_L: Sequence[float]) -> None:
+def start_at_rates(model: HasClassifier, rates_L: Sequence[float]) -> None:
     """Let an untrained network answer every slice with the label rates, so that no epoch is spent on learning them.
 
     The last layer's weights become zero and its bias the log odds of the rates. Most labels are rare: from a random
     start the first hundreds of steps would do nothing but push every probability down.
 
     Args:
-        model: what ``create_model`` made.
-        rates_L: share of positive slices of each label, in label order.
+        model: what ``create_model`` or ``create_network`` made.
+        rates_L: share of positive slices of each label, in label order; repeated for further blocks of outputs, since
+            a neighbouring slice's labels are as rare.
 
     Raises:
-        ConfigError: the network's last layer is neither linear nor a 1x1 convolution with a bias.
+        ConfigError: the network's outputs are no whole number of such blocks.
 
     Source: Lin et al., Focal Loss for Dense Object Detection, ICCV 2017, section 4.1.
     """
-    last = next(
-        (m for m in reversed(list(model.modules())) if isinstance(m, nn.Linear | nn.Conv2d) and _answers(m)), None
-    )
-    if last is None or last.bias is None:
+    last = model.get_classifier()
+    if last.out_features % len(rates_L):
         raise ConfigError(
-            f"{type(model).__name__} ends in no linear layer of {N_LABELS} outputs with a bias, which ichtune needs to "
-            f"start from the label rates; take another architecture"
+            f"{type(model).__name__} has {last.out_features} outputs, which are no blocks of the {len(rates_L)} label "
+            f"rates given; give one rate for each of the labels"
         )
     odds_L = torch.logit(torch.tensor(rates_L, dtype=torch.float64).clamp(LOWEST_RATE, 1.0 - LOWEST_RATE))
     last.weight.zero_()
-    last.bias.copy_(odds_L)
-
-
-def _answers(layer: nn.Linear | nn.Conv2d) -> bool:
-    return (layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels) == N_LABELS
+    last.bias.copy_(odds_L.repeat(last.out_features // len(rates_L)))

@@ -1,44 +1,45 @@
-"""A convolutional network small enough to search over on two CPU cores.
+"""A convolutional network small enough to search over on two CPU cores."""
 
-Dimension key: B batch, C channels, H height, W width, L labels.
-"""
+from typing import Any
 
-import torch
 from torch import nn
+
+from ichtune.models.backbone import Backbone
 
 #: Side of the grid of cells that are pooled apart: where in the head a bleed lies tells the subtypes apart.
 GRID = 2
 
 
-class TinyConvNet(nn.Module):
+class TinyConvNet(Backbone):
     """Three convolution blocks, maximum pooling over a coarse grid, one linear layer.
 
     Maximum pooling matters: a bleed fills few of a slice's pixels, and an average hides it.
 
     Args:
         in_chans: input channels.
-        num_classes: outputs, logits.
+        num_classes: outputs, logits; 0 leaves the linear layer out.
         width: channels of the first block; each later block has twice those of the one before.
         drop_rate: dropout before the classifier.
     """
 
     def __init__(self, in_chans: int, num_classes: int, width: int = 8, drop_rate: float = 0.0) -> None:
-        super().__init__()
         blocks: list[nn.Module] = []
         previous = in_chans
         for out, stride in zip((width, 2 * width, 4 * width), (2, 2, 1), strict=True):
             convolution = nn.Conv2d(previous, out, 3, stride=stride, padding=1, bias=False)
-            blocks += [convolution, nn.BatchNorm2d(out), nn.ReLU(inplace=True)]
+            blocks.append(nn.Sequential(convolution, nn.BatchNorm2d(out), nn.ReLU(inplace=True)))
             previous = out
-        self.features = nn.Sequential(*blocks, nn.AdaptiveMaxPool2d(GRID), nn.Flatten())
-        self.dropout = nn.Dropout(drop_rate)
-        self.classifier = nn.Linear(previous * GRID * GRID, num_classes)
+        super().__init__(
+            nn.Sequential(*blocks),
+            nn.Sequential(nn.AdaptiveMaxPool2d(GRID), nn.Flatten()),
+            num_features=previous,
+            head_hidden_size=previous * GRID * GRID,
+            num_classes=num_classes,
+            drop_rate=drop_rate,
+            first_conv="features.0.0",
+            own_px=64,
+        )
 
-    def get_classifier(self) -> nn.Linear:
-        """Return the last layer, by the name that timm's models give it."""
-        return self.classifier
-
-    def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
-        """Return logits (B, L)."""
-        logits_BL: torch.Tensor = self.classifier(self.dropout(self.features(x_BCHW)))
-        return logits_BL
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Return regular expressions of parameter names; each block is a layer."""
+        return {"stem": r"^features\.0\.", "blocks": r"^features\.(\d+)\."}

@@ -10,8 +10,10 @@ from ichtune.recipe import Recipe
 from ichtune.search.cluster import Cluster, ray_session
 from ichtune.search.study import MAX_FAILURES, check_data, n_concurrent, trial_resources, wants_gpu
 from ichtune.space import Resources
-from ichtune.training.crossval import FoldResult, assemble_run, finished_fold, fold_folder, train_fold
-from ichtune.training.loop import device_for
+from ichtune.training.checks import check_weights
+from ichtune.training.crossval import FoldResult, TrainOptions, assemble_run, finished_fold, train_fold
+from ichtune.training.devices import device_for
+from ichtune.training.fold_run import check_sources, fold_folder
 from ichtune.workspace import Workspace
 
 #: Seconds between two looks at how far the folds are.
@@ -53,12 +55,15 @@ def train_recipes(
     resources: Resources,
     address: str | None = None,
     on_progress: Callable[[CrossvalProgress], None] | None = None,
+    options: TrainOptions | None = None,
 ) -> list[RunResult]:
     """Train each recipe on every fold and put its out-of-fold and test Predictions together.
 
     Folds that are trained already are not trained again; one that was interrupted goes on after its last whole epoch.
 
     Raises:
+        ConflictError: a recipe would start from, or be taught by, a model that has seen what it is scored on.
+        DataError: weights or runs that a recipe starts from are not there.
         NothingUsableError: a fold failed; the message names it, and the others are kept.
     """
     check_data(workspace, [(recipe.image_px, recipe.crop) for recipe in recipes])
@@ -66,10 +71,14 @@ def train_recipes(
     tasks = [FoldTask(recipe, fold) for recipe in recipes for fold in range(k)]
     done = [finished_fold(workspace, task.recipe, task.fold) for task in tasks]
     waiting = [task for task, result in zip(tasks, done, strict=True) if result is None]
+    for task in waiting:
+        check_sources(workspace, task.recipe, task.fold)
+    for recipe in {task.recipe for task in waiting}:
+        check_weights(recipe)
     if waiting:
         token = workspace.layout.searches / "ray_token"
         with ray_session(address, token, dashboard=False) as cluster:
-            _run_tasks(workspace, waiting, tasks, resources, cluster, on_progress)
+            _run_tasks(workspace, waiting, tasks, resources, cluster, on_progress, options or TrainOptions())
     return [_assembled(workspace, recipe) for recipe in recipes]
 
 
@@ -87,6 +96,7 @@ def _run_tasks(
     resources: Resources,
     cluster: Cluster,
     on_progress: Callable[[CrossvalProgress], None] | None,
+    options: TrainOptions,
 ) -> None:
     import ray
 
@@ -97,7 +107,7 @@ def _run_tasks(
     work = str(workspace.layout.root.resolve())
     pending = {
         remote.options(name=f"{task.recipe.recipe_id}|fold_{task.fold}|{task.recipe.summary}").remote(
-            work, task.recipe.to_dict(), task.fold, n_threads, wants_gpu(asked)
+            work, task.recipe.to_dict(), task.fold, n_threads, wants_gpu(asked), options
         ): task
         for task in waiting
     }
@@ -120,13 +130,16 @@ def _run_tasks(
         )
 
 
-def _train_fold(work: str, recipe: dict[str, Any], fold: int, n_threads: int, on_gpu: bool) -> dict[str, Any]:
+def _train_fold(
+    work: str, recipe: dict[str, Any], fold: int, n_threads: int, on_gpu: bool, options: TrainOptions
+) -> dict[str, Any]:
     from dataclasses import asdict
 
     import torch
 
     torch.set_num_threads(n_threads)
-    return asdict(train_fold(Workspace(work), Recipe.from_dict(recipe), fold, device_for(on_gpu)))
+    chosen = Recipe.from_dict(recipe)
+    return asdict(train_fold(Workspace(work), chosen, fold, device_for(on_gpu), options=options))
 
 
 def _first_cause(error: Exception) -> str:
@@ -140,7 +153,9 @@ def _progress(
 ) -> CrossvalProgress:
     unfinished = set(pending)
     epochs_done = sum(
-        _epochs_so_far(fold_folder(workspace, task.recipe, task.fold)) if task in unfinished else task.recipe.epochs
+        _epochs_so_far(fold_folder(workspace, task.recipe.recipe_id, task.fold))
+        if task in unfinished
+        else task.recipe.epochs
         for task in tasks
     )
     epochs = sum(task.recipe.epochs for task in tasks)

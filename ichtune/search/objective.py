@@ -59,17 +59,15 @@ class FoldTrial(tune.Trainable):
     def _open(self, config: dict[str, Any]) -> None:
         import torch
 
-        from ichtune.training.crossval import fold_rows, open_batches
-        from ichtune.training.loop import TrainingRun, device_for
+        from ichtune.training.devices import device_for
+        from ichtune.training.fold_run import open_fold
         from ichtune.workspace import Workspace
 
         torch.set_num_threads(int(config["n_threads"]))
         workspace = Workspace(config["work"])
         recipe = Recipe.from_dict(config["recipe"])
-        data = open_batches(workspace, recipe)
         for fold in config["folds"]:
-            rows = fold_rows(workspace, int(fold))
-            run = TrainingRun(recipe, data, rows.train, rows.valid, device_for(config["wants_gpu"]))
+            run = open_fold(workspace, recipe, int(fold), device_for(config["wants_gpu"])).run
             if self._checkpoint(fold).is_file():
                 run.load(self._checkpoint(fold))
             self._runs[fold] = run

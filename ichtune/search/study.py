@@ -22,8 +22,8 @@ from ichtune.search.telemetry import LedgerCallback, OnEvent, TrialEvent
 from ichtune.search.trial_table import ledger_path, lock_path, write_trials
 from ichtune.space import Resources, Space
 from ichtune.space.domains import Choice
-from ichtune.training.crossval import cache_to_read
-from ichtune.training.loop import NAME_CHECKS
+from ichtune.training.checks import NAME_CHECKS
+from ichtune.training.fold_run import cache_to_read
 from ichtune.workspace import Workspace
 
 #: Times that a trial whose worker died is taken up again, each time from its last whole epoch.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ichtune.errors import ConfigError
-from ichtune.windows import Window, window_set_name
+from ichtune.windows import resolve_windows, window_set_name
 
 #: A step fits a range if it misses the upper end by less than this share of itself.
 STEP_TOLERANCE = 1e-6
@@ -96,8 +96,8 @@ class Integer:
 
 Range = Real | Integer
 
-#: A window set whose numbers may be ranges themselves: (centre, width) pairs in HU.
-WindowTemplate = tuple[tuple[float | Range, float | Range], ...]
+#: A window set whose numbers may be ranges themselves: (centre, width) pairs in HU, or ``dicom``.
+WindowTemplate = tuple[tuple[float | Range, float | Range] | str, ...]
 
 _SIDES = ("center", "width")
 
@@ -133,10 +133,12 @@ class Option:
 
     def filled(self, prefix: str, numbers: dict[str, Any]) -> Any:
         """Return the value for a recipe, its searched numbers replaced by the drawn ones."""
-        if not (isinstance(self.value, tuple) and isinstance(self.value[0], tuple)):
+        if not is_window_template(self.value):
             return self.value
         return tuple(
             tuple(numbers.get(f"{prefix}[{i}].{s}", n) for s, n in zip(_SIDES, pair, strict=True))
+            if isinstance(pair, tuple)
+            else pair
             for i, pair in enumerate(self.value)
         )
 
@@ -180,12 +182,12 @@ def label_of(value: Any) -> str:
         >>> label_of(((40.0, 80.0), (80.0, Integer(90, 200))))
         '40/80+80/90..200'
     """
-    if isinstance(value, tuple) and value and isinstance(value[0], tuple):
-        if all(is_number(number) for pair in value for number in pair):
-            name = window_set_name([Window(*pair) for pair in value])
+    if is_window_template(value):
+        if all(is_number(number) for pair in value if isinstance(pair, tuple) for number in pair):
+            name = window_set_name(resolve_windows(value))
             if "/" not in name:
                 return name
-        return "+".join(f"{label_of(center)}/{label_of(width)}" for center, width in value)
+        return "+".join("/".join(label_of(n) for n in pair) if isinstance(pair, tuple) else pair for pair in value)
     if isinstance(value, tuple):
         return ",".join(label_of(entry) for entry in value)
     if isinstance(value, Range):
@@ -195,6 +197,11 @@ def label_of(value: Any) -> str:
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         return str(int(value))
     return str(value)
+
+
+def is_window_template(value: Any) -> bool:
+    """Say whether an option's value is a window set: a tuple of (centre, width) and of ``dicom``."""
+    return isinstance(value, tuple) and bool(value) and all(isinstance(entry, tuple | str) for entry in value)
 
 
 def is_number(value: Any) -> bool:

@@ -8,10 +8,20 @@ from typing import Any
 from ichtune.errors import nearest
 from ichtune.recipe import Recipe
 from ichtune.space.conditions import is_active, parents_of
-from ichtune.space.domains import Choice, Chooser, Domain, Integer, Option, Range, label_of, n_values_of
+from ichtune.space.domains import (
+    Choice,
+    Chooser,
+    Domain,
+    Integer,
+    Option,
+    Range,
+    is_window_template,
+    label_of,
+    n_values_of,
+)
 from ichtune.space.model import Parameter, Space
 from ichtune.space.settings import SettingError
-from ichtune.windows import resolve_windows
+from ichtune.windows import DicomWindow, resolve_windows
 
 #: A parent with more values than this is not enumerated when configurations are counted.
 MAX_ENUMERATED = 1000
@@ -125,13 +135,17 @@ def _match(option: Option, value: Any, ranges: dict[str, Range], prefix: str) ->
     if not isinstance(option.value, tuple):
         same_kind = isinstance(option.value, bool) == isinstance(value, bool)
         return {} if same_kind and option.value == value else None
-    if not isinstance(option.value[0], tuple):
+    if not is_window_template(option.value):
         return {} if isinstance(value, list | tuple) and option.value == tuple(value) else None
     windows = resolve_windows(value)
     if len(windows) != len(option.value):
         return None
     numbers: dict[str, Any] = {}
     for i, (window, pair) in enumerate(zip(windows, option.value, strict=True)):
+        if isinstance(pair, str) or isinstance(window, DicomWindow):
+            if not (isinstance(pair, str) and isinstance(window, DicomWindow)):
+                return None
+            continue
         for side, got, wanted in zip(("center", "width"), (window.center_hu, window.width_hu), pair, strict=True):
             if isinstance(wanted, Range) and wanted.contains(got):
                 numbers[f"{prefix}[{i}].{side}"] = type(wanted.low)(got)

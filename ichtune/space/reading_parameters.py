@@ -5,9 +5,10 @@ from typing import Any
 
 from ichtune.errors import ConfigError, nearest
 from ichtune.labels import N_LABELS
-from ichtune.recipe import Recipe
+from ichtune.recipe import Recipe, canonical_augmentation
+from ichtune.recipe_file import RECIPE_REFERENCES, resolve_reference
 from ichtune.space.domains import Choice, Domain, Integer, Option, Range, Real, is_number, label_of, option_of
-from ichtune.windows import resolve_windows
+from ichtune.windows import DICOM, plain_windows, resolve_windows
 from ichtune.yaml_positions import Keys, YamlDocument, dotted
 
 #: Every spelling of a key of a parameter, by the spelling that is used here.
@@ -34,8 +35,10 @@ KINDS: dict[str, tuple[str, bool | None]] = {
     ),
     **dict.fromkeys(("lograndint", "int_loguniform"), ("int", True)),
 }
+#: What kind of value each key of the recipe has.
+_KIND: dict[str, str] = {field.name: field.metadata["kind"] for field in fields(Recipe)}
 #: The recipe's numbers, and whether they are whole ones.
-_INTEGRAL = {field.name: field.type is int for field in fields(Recipe) if field.type in (int, float)}
+_INTEGRAL = {key: kind == "whole" for key, kind in _KIND.items() if kind in ("whole", "number")}
 _RANGE_KEYS = ("low", "high", "step", "log")
 
 Places = dict[tuple[str, str], Keys]
@@ -159,10 +162,17 @@ def _value(document: YamlDocument, key: str, at: Keys, name: str, places: Places
     value = document.get(*at)
     if key == "windows":
         return _window_set(document, at, name, places)
-    if key == "loss_weights":
+    if _KIND.get(key) == "label_weights":
         return _loss_weights(document, at)
     if value is None:
         raise document.error("has no value; write one or remove the key", *at)
+    try:
+        if key == "augmentation" and isinstance(value, list):
+            return canonical_augmentation(value)
+        if key in RECIPE_REFERENCES and isinstance(value, str):
+            return resolve_reference(value)
+    except ConfigError as error:
+        raise document.error(str(error), *at) from None
     if isinstance(value, list | dict):
         raise document.error(f"must be one plain value, got {value!r}", *at)
     return value
@@ -177,16 +187,19 @@ def _loss_weights(document: YamlDocument, at: Keys) -> tuple[Any, ...]:
 
 def _window_set(document: YamlDocument, at: Keys, name: str, places: Places) -> tuple[Any, ...]:
     value = document.get(*at)
-    if isinstance(value, list) and value and all(_is_pair(entry) for entry in value):
+    if isinstance(value, list) and value and all(_is_window(entry) for entry in value):
         return tuple(
-            tuple(
+            entry
+            if entry == DICOM
+            else tuple(
                 _window_number(document, (*at, i, j), f"{name}[{i}].{side}", places)
                 for j, side in enumerate(("center", "width"))
             )
-            for i in range(len(value))
+            for i, entry in enumerate(value)
         )
     try:
-        return tuple((window.center_hu, window.width_hu) for window in resolve_windows(value))
+        windows = plain_windows(resolve_windows(value))
+        return tuple(entry if entry == DICOM else tuple(entry) for entry in windows)
     except ConfigError as error:
         raise document.error(str(error), *at) from None
 
@@ -201,6 +214,10 @@ def _window_number(document: YamlDocument, at: Keys, name: str, places: Places) 
     return _range(document, at, given, form, log, None, places, name)
 
 
+def _is_window(entry: Any) -> bool:
+    return entry == DICOM or _is_pair(entry)
+
+
 def _is_pair(entry: Any) -> bool:
     return isinstance(entry, list) and len(entry) == 2 and all(is_number(n) or isinstance(n, dict) for n in entry)
 
@@ -208,8 +225,10 @@ def _is_pair(entry: Any) -> bool:
 def _is_one_value(key: str, entries: list[Any]) -> bool:
     """Say whether a bare list is one value written in full, where the recipe's value is a list itself."""
     if key == "windows":
-        return bool(entries) and all(_is_pair(entry) for entry in entries)
-    return key == "loss_weights" and bool(entries) and not isinstance(entries[0], list)
+        return any(_is_pair(entry) for entry in entries) and all(_is_window(entry) for entry in entries)
+    if key == "augmentation":
+        return bool(entries) and all(isinstance(entry, dict) for entry in entries)
+    return _KIND.get(key) == "label_weights" and bool(entries) and not isinstance(entries[0], list)
 
 
 def canonical(document: YamlDocument, key: str, at: Keys) -> Any:

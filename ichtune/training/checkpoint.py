@@ -9,13 +9,26 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from ichtune.data.cache.hu_cache import file_sha256
 from ichtune.errors import DataError, StorageError
-from ichtune.tables import SCHEMA_VERSION, whole_file
+from ichtune.tables import SCHEMA_VERSION, whole_file, write_json
 from ichtune.version import __version__
 
 
-def save_checkpoint(path: Path, tensors: Mapping[str, torch.Tensor], about: Mapping[str, Any]) -> None:
+def save_checkpoint(
+    path: Path,
+    tensors: Mapping[str, torch.Tensor],
+    about: Mapping[str, Any],
+    sidecar: Mapping[str, Any] | None = None,
+) -> None:
     """Write tensors and their JSON description as one file, atomically.
+
+    Args:
+        path: the file, ``.safetensors``.
+        tensors: what to keep.
+        about: what it is; lies in the file's header.
+        sidecar: further facts; where given, they and ``about`` are also written as JSON beside the file, with the
+            SHA-256 of the tensors' file, so that people and other tools can read them.
 
     Raises:
         StorageError: the disk is full or the folder may not be written.
@@ -27,6 +40,30 @@ def save_checkpoint(path: Path, tensors: Mapping[str, torch.Tensor], about: Mapp
             save_file(contiguous, temporary, metadata={"ichtune": json.dumps(header, sort_keys=True)})
     except SafetensorError as error:
         raise StorageError(f"cannot write the checkpoint {path}: {error}") from error
+    if sidecar is not None:
+        write_json({**about, **sidecar, "sha256": file_sha256(path)}, sidecar_path(path))
+
+
+def sidecar_path(path: Path) -> Path:
+    """Return where the JSON sidecar of a weights file lies."""
+    return path.with_suffix(".json")
+
+
+def read_sidecar(path: Path) -> dict[str, Any]:
+    """Read the sidecar of a weights file.
+
+    Raises:
+        DataError: there is none, or it belongs to another file.
+    """
+    beside = sidecar_path(path)
+    try:
+        about = json.loads(beside.read_text(encoding="utf-8"))
+        told = about["sha256"]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise DataError(f"{beside} is no record of what {path.name} is and has learnt from: {error!r}") from error
+    if told != file_sha256(path):
+        raise DataError(f"{beside} describes another file than {path.name}; bring the two of one training")
+    return dict(about)
 
 
 def load_checkpoint(path: Path, kind: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

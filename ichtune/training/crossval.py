@@ -6,23 +6,24 @@ would make the out-of-fold loss look better than it is.
 
 import json
 import math
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
-from ichtune.data.cache.hu_cache import HuCache
-from ichtune.data.dataset import SliceBatches
-from ichtune.errors import ConfigError, ConflictError, DataError, NothingUsableError
+from ichtune.errors import ConflictError, DataError, NothingUsableError
 from ichtune.labels import LABELS
 from ichtune.metrics import weighted_log_loss
 from ichtune.recipe import Recipe
 from ichtune.tables import P_COLUMNS, PREDICTIONS, read_table, write_json, write_table
+from ichtune.training.embeddings import write_embeddings
+from ichtune.training.fold_keeper import FoldKeeper
+from ichtune.training.fold_run import FoldRows, FoldRun, fold_folder, inputs_of, open_fold
 from ichtune.training.loop import EpochResult, TrainingRun
+from ichtune.training.predict import extract
 from ichtune.workspace import Workspace
 
 OnEpoch = Callable[[EpochResult], None]
@@ -41,62 +42,6 @@ class FoldResult:
     seconds: float
 
 
-@dataclass(frozen=True)
-class FoldRows:
-    """Cache rows of one fold: to learn from, to be judged on, and to predict for the submission."""
-
-    train: np.ndarray
-    valid: np.ndarray
-    test: np.ndarray
-
-
-def fold_rows(workspace: Workspace, fold: int) -> FoldRows:
-    """Split the workspace's rows for one fold of its plan.
-
-    Raises:
-        ConfigError: the plan has no such fold.
-    """
-    plan = workspace.fold_plan
-    if not 0 <= fold < plan.k:
-        raise ConfigError(f"fold must be between 0 and {plan.k - 1}, got {fold}; the workspace has {plan.k} folds")
-    labelled = workspace.labelled
-    held_out = plan.folds_for(labelled["patient_id"]) == fold
-    rows = labelled.index.to_numpy()
-    return FoldRows(rows[~held_out], rows[held_out], workspace.unlabelled.index.to_numpy())
-
-
-def cache_to_read(workspace: Workspace, image_px: int, crop: str) -> HuCache:
-    """Return the cache that feeds recipes of one input size and crop.
-
-    Raises:
-        DataError: this crop was not prepared, or the cache holds native matrices of several sizes.
-    """
-    cache = workspace.cache_for(image_px, crop)
-    if cache.size_px is None:
-        shapes = workspace.slices.query("status == 'ok'")[["rows_px", "columns_px"]].drop_duplicates()
-        if len(shapes) > 1 or (shapes["rows_px"] != shapes["columns_px"]).any():
-            raise DataError(
-                f"training needs slices of one square size, got {len(shapes)} sizes in a native cache; run "
-                f"`{workspace.prepare_command(image_px, crop)}` and train on that"
-            )
-    return cache
-
-
-def open_batches(workspace: Workspace, recipe: Recipe) -> SliceBatches:
-    """Open the workspace's slices for a recipe, in the cache with its crop.
-
-    Raises:
-        DataError: there is no such cache that could feed it.
-    """
-    cache = cache_to_read(workspace, recipe.image_px, recipe.crop)
-    return SliceBatches(cache, workspace.slices, recipe.image_px, recipe.neighbours)
-
-
-def fold_folder(workspace: Workspace, recipe: Recipe, fold: int) -> Path:
-    """Return the folder of one fold's run."""
-    return workspace.layout.runs / recipe.recipe_id / f"fold_{fold}"
-
-
 def finished_fold(workspace: Workspace, recipe: Recipe, fold: int) -> FoldResult | None:
     """Return the result of a fold that is already trained on this plan, cache and labels, or None.
 
@@ -104,7 +49,7 @@ def finished_fold(workspace: Workspace, recipe: Recipe, fold: int) -> FoldResult
         ConflictError: it was trained on others; mixing the two would leak or mislead.
         DataError: its run.json cannot be read.
     """
-    folder = fold_folder(workspace, recipe, fold)
+    folder = fold_folder(workspace, recipe.recipe_id, fold)
     path = folder / "run.json"
     if not all((folder / name).is_file() for name in _FOLD_FILES):
         return None
@@ -122,14 +67,23 @@ def finished_fold(workspace: Workspace, recipe: Recipe, fold: int) -> FoldResult
     return result
 
 
-def _inputs(workspace: Workspace, recipe: Recipe) -> dict[str, str | None]:
-    labels_csv = workspace.about.get("labels_csv") or {}
-    return {
-        "recipe_id": recipe.recipe_id,
-        "fold_plan_hash": workspace.fold_plan.plan_hash,
-        "cache_id": str(workspace.about["cache_id"]),
-        "labels_sha256": labels_csv.get("sha256"),
-    }
+def _inputs(workspace: Workspace, recipe: Recipe) -> dict[str, Any]:
+    return {"recipe_id": recipe.recipe_id, **inputs_of(workspace)}
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """How a fold is trained, as far as it changes nothing of what comes out.
+
+    Attributes:
+        checkpoint_s: seconds between two checkpoints within an epoch; one is written after every epoch anyway.
+        keep_snapshots: keep the weights of every epoch as ``epoch_<n>.safetensors``.
+        embeddings: also write the pooled features of the held-out and the unlabelled slices.
+    """
+
+    checkpoint_s: float = 600.0
+    keep_snapshots: bool = False
+    embeddings: bool = False
 
 
 def train_fold(
@@ -138,10 +92,11 @@ def train_fold(
     fold: int,
     device: torch.device | None = None,
     on_epoch: OnEpoch | None = None,
+    options: TrainOptions | None = None,
 ) -> FoldResult:
     """Train a recipe without one fold, predict that fold and the unlabelled slices, and keep it all.
 
-    A fold that was interrupted goes on after its last whole epoch; one that is finished is not trained again.
+    A fold that was interrupted goes on after its last checkpoint; one that is finished is not trained again.
 
     Args:
         workspace: the prepared data.
@@ -149,56 +104,63 @@ def train_fold(
         fold: the fold that is held out.
         device: where to compute; ``best_device()`` by default.
         on_epoch: called after every epoch of this call.
+        options: what else is kept, and how often.
 
     Raises:
         ConfigError: no such fold, or a name in the recipe that no table knows.
         ConflictError: the fold was trained, or begun, on another fold plan, cache or other labels.
+        DataError: what the recipe starts from or learns from is not there.
         NothingUsableError: training diverged.
     """
+    options = options or TrainOptions()
     done = finished_fold(workspace, recipe, fold)
     if done is not None:
         return done
-    start = time.perf_counter()
-    rows = fold_rows(workspace, fold)
-    run = TrainingRun(recipe, open_batches(workspace, recipe), rows.train, rows.valid, device)
-    folder = fold_folder(workspace, recipe, fold)
-    resume = folder / "resume.safetensors"
-    if resume.is_file():
-        run.load(resume)
+    opened = open_fold(workspace, recipe, fold, device)
+    run, folder = opened.run, fold_folder(workspace, recipe.recipe_id, fold)
+    keeper = FoldKeeper(folder, {"fold": fold, **_inputs(workspace, recipe)}, opened.learnt_from, options.checkpoint_s)
+    keeper.take_up(run)
     while not run.finished:
-        result = run.run_epoch()
+        result = run.run_epoch(keeper.after_step)
         if not math.isfinite(result.val_weighted_log_loss):
             raise NothingUsableError(
                 f"recipe {recipe.recipe_id} ({recipe.summary}) diverged in epoch {result.epoch} of fold {fold}: the "
                 f"validation loss is {result.val_weighted_log_loss}; lower its lr and train again"
             )
-        run.save(resume)
-        write_json([asdict(epoch) for epoch in run.history], folder / "curve.json")
+        keeper.after_epoch(run, options.keep_snapshots)
         if on_epoch is not None:
             on_epoch(result)
-    kept = _keep_fold(workspace, run, fold, rows, time.perf_counter() - start)
-    resume.unlink(missing_ok=True)
+    kept = _keep_fold(workspace, opened, fold, keeper, options.embeddings)
+    keeper.resume.unlink(missing_ok=True)
     return kept
 
 
-def _keep_fold(workspace: Workspace, run: TrainingRun, fold: int, rows: FoldRows, seconds: float) -> FoldResult:
-    recipe, folder = run.recipe, fold_folder(workspace, run.recipe, fold)
+def _keep_fold(workspace: Workspace, opened: FoldRun, fold: int, keeper: FoldKeeper, embeddings: bool) -> FoldResult:
+    run, rows = opened.run, opened.rows
+    recipe, folder = run.recipe, keeper.folder
     inputs = _inputs(workspace, recipe)
-    oof = run.predict(rows.valid)
     image_ids = workspace.slices["image_id"]
-    write_table(
-        prediction_frame(recipe, fold, image_ids[rows.valid], oof),
-        folder / "oof.parquet",
-        PREDICTIONS,
-        inputs,
-    )
-    test = prediction_frame(recipe, fold, image_ids[rows.test], run.predict(rows.test))
-    write_table(test, folder / "test.parquet", PREDICTIONS, inputs)
-    run.save_weights(folder / "weights.safetensors", {"fold": fold, **inputs})
+    model = run.model()
+    oof = np.empty((0, 0))
+    for kind, wanted in (("test", rows.test), ("oof", rows.valid)):
+        found = extract(model, recipe, run.data, wanted, run.device, embeddings=embeddings)
+        oof = found.p_MNL.mean(axis=0)
+        frame = prediction_frame(recipe, fold, image_ids[wanted], oof)
+        write_table(frame, folder / f"{kind}.parquet", PREDICTIONS, inputs)
+        if found.e_MND is not None:
+            path = folder / f"{kind}_embeddings.parquet"
+            write_embeddings(path, image_ids[wanted].tolist(), found.e_MND, {"fold": fold, **inputs})
+    keeper.keep_weights(run)
     loss = weighted_log_loss(run.data.labels(rows.valid), oof)
-    result = FoldResult(recipe.recipe_id, fold, loss, recipe.epochs, seconds)
-    write_json({**inputs, "read_cache_id": run.data.cache.cache_id, **asdict(result)}, folder / "run.json")
+    result = FoldResult(recipe.recipe_id, fold, loss, recipe.epochs, sum(epoch.seconds for epoch in run.history))
+    about = {"read_cache_id": run.data.cache.cache_id, "notes": list(run.notes), "n_pseudo": _n_pseudo(run, rows)}
+    write_json({**inputs, **about, **asdict(result)}, folder / "run.json")
     return result
+
+
+def _n_pseudo(run: TrainingRun, rows: FoldRows) -> int:
+    """How many slices were learnt from by labels of another model."""
+    return len(run.train_rows) - len(rows.train)
 
 
 def prediction_frame(recipe: Recipe, fold: int, image_ids: pd.Series, p_NL: np.ndarray) -> pd.DataFrame:
@@ -223,7 +185,7 @@ def assemble_run(workspace: Workspace, recipe: Recipe) -> float:
     missing = [f for f in range(workspace.fold_plan.k) if finished_fold(workspace, recipe, f) is None]
     if missing:
         raise DataError(f"folds {missing} of recipe {recipe.recipe_id} are not trained yet: run `ichtune train`")
-    folders = [fold_folder(workspace, recipe, fold) for fold in range(workspace.fold_plan.k)]
+    folders = [fold_folder(workspace, recipe.recipe_id, fold) for fold in range(workspace.fold_plan.k)]
     inputs = _inputs(workspace, recipe)
     oof = pd.concat([read_table(folder / "oof.parquet", PREDICTIONS) for folder in folders], ignore_index=True)
     labelled = workspace.labelled

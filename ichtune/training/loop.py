@@ -1,25 +1,31 @@
-"""One training run, an epoch at a time; it can be left after any epoch and taken up again to the same bits.
+"""One training run; it can be left after any step and taken up again to the same bits.
 
-Dimension key: B batch, C channels, H height, W width, L labels, N slices.
+Dimension key: B batch, S slices seen, H height, W width, L labels, K targets, N slices.
 """
 
+import copy
 import hashlib
+import itertools
 import math
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from ichtune.data.augment import find_augmentation
+from ichtune.data.cache.hu_cache import file_sha256
 from ichtune.data.dataset import SliceBatches, n_steps
+from ichtune.data.sampling import n_epoch_rows
 from ichtune.errors import ConflictError, DataError
 from ichtune.metrics import weighted_log_loss
-from ichtune.models.create import check_architecture, create_model, start_at_rates
+from ichtune.models.network import head_parameters, norm_parameters
 from ichtune.recipe import Recipe
+from ichtune.training.averages import EqualAverage, WeightAverage
 from ichtune.training.checkpoint import (
     load_checkpoint,
     optimizer_tensors,
@@ -28,11 +34,16 @@ from ichtune.training.checkpoint import (
     with_prefix,
     without_prefix,
 )
-from ichtune.training.ema import WeightAverage
-from ichtune.training.losses import find_loss
-from ichtune.training.lr_schedules import find_lr_schedule, lr_at
-from ichtune.training.optimizers import create_optimizer, find_optimizer
-from ichtune.training.predict import autocast, predict_rows, to_input
+from ichtune.training.compiled import CompiledNetwork
+from ichtune.training.device_augment import augment_on_device, draw_jitter
+from ichtune.training.devices import DeviceBatch, autocast, batches_on, best_device
+from ichtune.training.losses import find_loss, reduce_loss
+from ichtune.training.lr_schedules import frozen_lr_at, lr_at
+from ichtune.training.mixing import mix
+from ichtune.training.neighbour_targets import exchange_reversed
+from ichtune.training.optimizers import create_optimizer, group_state, restore_group_state, set_lr
+from ichtune.training.predict import FoldModel, predict_rows, save_model
+from ichtune.training.start import start_network
 
 
 @dataclass(frozen=True)
@@ -47,48 +58,29 @@ class EpochResult:
     images_per_second: float
 
 
-def best_device() -> torch.device:
-    """Return the first CUDA device, or the CPU."""
-    return torch.device("cuda") if torch.cuda.is_available() else torch.device("cpu")
-
-
-def device_for(wants_gpu: bool) -> torch.device:
-    """Return the best device for work that asked for a GPU, and the CPU for work that did not."""
-    return best_device() if wants_gpu else torch.device("cpu")
-
-
-#: For each recipe key that names an entry of a table, what raises ``ConfigError`` for a name that is not there.
-NAME_CHECKS: dict[str, Callable[[str], object]] = {
-    "architecture": check_architecture,
-    "loss": find_loss,
-    "optimizer": find_optimizer,
-    "lr_schedule": find_lr_schedule,
-    "augmentation": find_augmentation,
-}
-
-
-def check_recipe(recipe: Recipe) -> None:
-    """Raise ``ConfigError`` now for any name in the recipe that no table knows, before time is spent."""
-    for key, check in NAME_CHECKS.items():
-        check(getattr(recipe, key))
-
-
-def _seed_everything(*entropy: int) -> None:
-    torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1))
+def seed_of(*entropy: int) -> int:
+    """Return one seed made of several numbers."""
+    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
 
 
 class TrainingRun:
     """A recipe being trained on some rows and validated on others.
 
-    Epochs count from 1. Everything random in an epoch is drawn from the recipe's seed and the epoch's number, so a run
-    that is interrupted and taken up from its checkpoint ends with the same weights as one that is not.
+    Epochs count from 1. Everything random in a step is drawn from the recipe's seed, the epoch's number and the step's,
+    so a run that is interrupted and taken up from its checkpoint ends with the same weights as one that is not.
 
     Args:
         recipe: what to do.
         data: the slices.
-        train_rows: cache rows to learn from, labelled.
+        train_rows: cache rows to learn from; with labels, or with pseudo-labels in ``data.targets``.
         valid_rows: cache rows to be judged on, labelled, of other patients.
         device: where to compute; ``best_device()`` by default.
+        warm_start: weights to start from; ``ichtune.training.fold_run`` finds them and refuses those that leak.
+
+    Attributes:
+        network: the network being trained, its own weights and not an average of them.
+        history: results of the epochs that are done.
+        notes: what a user should know of how the run was done.
 
     Raises:
         ConfigError: a name in the recipe that no table knows.
@@ -102,34 +94,29 @@ class TrainingRun:
         train_rows: np.ndarray,
         valid_rows: np.ndarray,
         device: torch.device | None = None,
+        warm_start: Path | None = None,
     ) -> None:
         if len(train_rows) < 2 or len(valid_rows) < 1:
             raise DataError(
                 f"training needs at least 2 labelled slices and validation 1, got {len(train_rows)} and "
                 f"{len(valid_rows)}; prepare more patients or ask for fewer folds"
             )
-        self.recipe = recipe
-        self.data = data
-        self.train_rows = train_rows
-        self.valid_rows = valid_rows
+        self.recipe, self.data = recipe, data
+        self.train_rows, self.valid_rows = train_rows, valid_rows
         self.device = device or best_device()
         self.history: list[EpochResult] = []
-        self._steps_an_epoch = n_steps(len(train_rows), recipe.batch_size)
-        self._n_steps = recipe.epochs * self._steps_an_epoch
+        self._warm_start = warm_start
         self._loss = find_loss(recipe.loss)
-        self._weights_L = torch.tensor(recipe.loss_weights, device=self.device)
-        _seed_everything(recipe.seed)
-        model = create_model(
-            recipe.architecture,
-            recipe.n_channels,
-            image_px=recipe.image_px,
-            pretrained=recipe.pretrained,
-            dropout=recipe.dropout,
-        )
-        start_at_rates(model, data.labels(train_rows).mean(axis=0).tolist())  # timm leaves out a pretrained head
-        self.model = model.to(self.device).to(memory_format=torch.channels_last)
-        self._optimizer = create_optimizer(self.model, recipe)
-        self._average = WeightAverage(self.model, recipe.ema_decay)
+        self._steps_an_epoch = n_steps(n_epoch_rows(train_rows, data.slices, recipe), recipe.batch_size)
+        torch.manual_seed(seed_of(recipe.seed))
+        network, self.notes = start_network(recipe, data, train_rows, warm_start)
+        self.network = network.to(self.device).to(memory_format=torch.channels_last)
+        self._forward = CompiledNetwork(self.network, recipe.compile, self.notes)
+        self._ema = WeightAverage(self.network, recipe.ema_decay)
+        self._swa = EqualAverage(self.network, recipe.swa_start < 1.0)
+        self._earlier: deque[dict[str, torch.Tensor]] = deque(maxlen=recipe.snapshots - 1)
+        self._begin_epoch()
+        self._enter_phase()
 
     @property
     def epoch(self) -> int:
@@ -137,70 +124,181 @@ class TrainingRun:
         return len(self.history)
 
     @property
+    def step_in_epoch(self) -> int:
+        """Optimizer steps that are done of the epoch under way."""
+        return self._step_in_epoch
+
+    @property
     def finished(self) -> bool:
         """Whether every epoch of the recipe is done."""
         return self.epoch >= self.recipe.epochs
 
-    def run_epoch(self) -> EpochResult:
-        """Train one epoch and validate it; the result joins ``history``."""
+    def _begin_epoch(self) -> None:
+        self._step_in_epoch, self._seconds, self._seen = 0, 0.0, 0
+        self._total = torch.zeros((), device=self.device)
+
+    def _enter_phase(self) -> None:
+        """Let head and norms learn alone while the recipe says so; after that, all, with a new optimizer."""
+        self._is_frozen = self.epoch < self.recipe.frozen_epochs
+        only = {*head_parameters(self.network), *norm_parameters(self.network)} if self._is_frozen else None
+        for name, parameter in self.network.named_parameters():
+            parameter.requires_grad_(only is None or name in only)
+        self._optimizer = create_optimizer(self.network, self.recipe, only=only)
+
+    def run_epoch(self, after_step: Callable[["TrainingRun"], None] | None = None) -> EpochResult:
+        """Train what is left of the epoch under way and validate it; the result joins ``history``.
+
+        Args:
+            after_step: called after every optimizer step, for example to ``save``.
+        """
         start = time.perf_counter()
-        train_loss = self._train_epoch()
+        self.train_epoch(after_step)
         trained = time.perf_counter() - start
         epoch = self.epoch + 1
+        self._average_epoch(epoch)
         p_NL = self.predict(self.valid_rows)
         y_NL = self.data.labels(self.valid_rows)
         # Not a number is what the scheduler must see of a run that diverged; the metric itself would refuse it.
         val_loss = weighted_log_loss(y_NL, p_NL) if np.isfinite(p_NL).all() else math.nan
         result = EpochResult(
             epoch=epoch,
-            train_loss=train_loss,
+            train_loss=float(self._total) / max(1, self._seen),
             val_weighted_log_loss=val_loss,
-            lr=lr_at(self.recipe, epoch / self.recipe.epochs),
-            seconds=time.perf_counter() - start,
-            images_per_second=len(self.train_rows) / trained,
+            lr=self._lr(self._steps_an_epoch),
+            seconds=self._seconds + time.perf_counter() - start,
+            images_per_second=self._seen / max(self._seconds + trained, 1e-9),
         )
         self.history.append(result)
+        self._begin_epoch()
+        if self._is_frozen and self.epoch >= self.recipe.frozen_epochs:
+            self._enter_phase()
         return result
 
-    def _train_epoch(self) -> float:
-        _seed_everything(self.recipe.seed, self.epoch + 1)
-        recipe = self.recipe
-        self.model.train()
-        total = torch.zeros((), device=self.device)
-        batches = self.data.training(self.train_rows, recipe.batch_size, recipe.augmentation, recipe.seed, self.epoch)
-        for step, batch in enumerate(batches):
-            x_BCHW = to_input(batch.hu_BCHW, recipe, self.device)
-            y_BL = torch.from_numpy(batch.y_BL).to(self.device, non_blocking=True)
-            total += self._step(x_BCHW, y_BL, self.epoch * self._steps_an_epoch + step) * len(batch.rows)
-        return float(total) / len(self.train_rows)
+    def endless(self) -> Iterator[DeviceBatch]:
+        """Yield training batches on the device, epoch after epoch, without taking a step."""
+        for epoch in itertools.count():
+            yield from batches_on(self.data.training(self.train_rows, self.recipe, epoch), self.device)
 
-    def _step(self, x_BCHW: torch.Tensor, y_BL: torch.Tensor, step: int) -> torch.Tensor:
-        lr = lr_at(self.recipe, (step + 0.5) / self._n_steps)  # mid-step: neither the first nor the last is lost
-        for group in self._optimizer.param_groups:
-            group["lr"] = lr
-        with autocast(self.device):
-            logits_BL = self.model(x_BCHW)
-        loss = self._loss(logits_BL, y_BL, self._weights_L)
+    def train_epoch(self, after_step: Callable[["TrainingRun"], None] | None = None) -> None:
+        """Take the optimizer steps that are left of the epoch under way, without validating."""
+        if self._step_in_epoch == 0 and self.epoch and self.recipe.snapshots > 1:
+            self._earlier.append(self._predicting())
+        self.network.train()
+        batches = self.data.training(self.train_rows, self.recipe, self.epoch, start_step=self._step_in_epoch)
+        for batch in batches_on(batches, self.device):
+            start = time.perf_counter()
+            n_slices = len(batch.y_BK)
+            self._total += self.step(batch) * n_slices
+            self._seen += n_slices
+            if after_step is not None:
+                self._seconds += time.perf_counter() - start
+                after_step(self)
+                self._seconds -= time.perf_counter() - start
+
+    def _lr(self, step_in_epoch: float) -> float:
+        """Learning rate at a step of the epoch under way; each phase has a schedule of its own length."""
+        recipe = self.recipe
+        done = self.epoch * self._steps_an_epoch + step_in_epoch
+        frozen = recipe.frozen_epochs * self._steps_an_epoch
+        if self._is_frozen:
+            return frozen_lr_at(recipe, done / frozen)
+        losses = [result.val_weighted_log_loss for result in self.history[recipe.frozen_epochs :]]
+        return lr_at(recipe, (done - frozen) / (recipe.epochs * self._steps_an_epoch - frozen), losses)
+
+    def step(self, batch: DeviceBatch, lr: float | None = None) -> torch.Tensor:
+        """Take one optimizer step on a batch.
+
+        Args:
+            batch: what ``batches_on`` gave.
+            lr: learning rate; that of the recipe's schedule by default.
+
+        Returns:
+            The batch's loss before the step, a scalar on the device.
+        """
+        recipe, step = self.recipe, self._step_in_epoch
+        seed = seed_of(recipe.seed, self.epoch + 1, step)
+        torch.manual_seed(seed)  # dropout and the like
+        # mid-step: neither the first nor the last is lost
+        set_lr(self._optimizer, self._lr(step + 0.5) if lr is None else lr)
         self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        hu_BSHW, reversed_B = augment_on_device(batch.hu_BSHW, recipe, seed)
+        y_BK, weight_BK = exchange_reversed(batch.y_BK, batch.weight_BK, reversed_B)
+        jitter_BN2 = draw_jitter(recipe, len(hu_BSHW), seed, self.device)
+        x_BCHW = self.network.inputs(hu_BSHW, batch.own_B2, jitter_BN2)
+        x_BCHW, y_BK, weight_BK = mix(x_BCHW, y_BK, weight_BK, recipe, seed)
+        loss = self._backward(x_BCHW, y_BK, weight_BK)
+        if recipe.grad_clip > 0:
+            trained = [p for p in self.network.parameters() if p.requires_grad]
+            torch.nn.utils.clip_grad_norm_(trained, recipe.grad_clip)
         self._optimizer.step()
-        self._average.update(self.model, step)
-        return loss.detach()
+        self._ema.update(self.network, self.epoch * self._steps_an_epoch + step)
+        self._step_in_epoch += 1
+        return loss
+
+    def _backward(self, x_BCHW: torch.Tensor, y_BK: torch.Tensor, weight_BK: torch.Tensor) -> torch.Tensor:
+        """Pass a batch in ``accumulation`` parts and add up their gradients; returns the whole batch's loss."""
+        n_parts = min(self.recipe.accumulation, len(x_BCHW))
+        total = torch.zeros((), device=self.device)
+        parts = [t.tensor_split(n_parts) for t in (x_BCHW, y_BK, weight_BK)]
+        for number, (x, y, weight) in enumerate(zip(*parts, strict=True), start=1):
+            with autocast(self.device):
+                logits_BK = self._forward(x)
+            loss = reduce_loss(self._loss(logits_BK, y, self.recipe), weight) * (len(x) / len(x_BCHW))
+            loss.backward(retain_graph=number < n_parts and self.recipe.learnable_windows)
+            total += loss.detach()
+        return total
+
+    def _average_epoch(self, epoch: int) -> None:
+        """Take the weights of an epoch's end into the average of those after ``swa_start``."""
+        if epoch / self.recipe.epochs > self.recipe.swa_start:
+            self._swa.update(self.network)
+
+    def _predicting(self) -> dict[str, torch.Tensor]:
+        """The weights that predict now: an average where the recipe asks for one and there is one, else the last."""
+        with self._ema.applied_to(self.network), self._swa.applied_to(self.network):
+            return {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
+
+    def states(self) -> list[dict[str, torch.Tensor]]:
+        """Return the weights of each network that predicts: those of the last ``snapshots`` epochs."""
+        return [*self._earlier, self._predicting()]
+
+    def model(self) -> FoldModel:
+        """Return the networks that predict, apart from the one that is trained."""
+        networks = []
+        for state in self.states():
+            network = copy.deepcopy(self.network)
+            network.load_state_dict(state)
+            networks.append(network)
+        return FoldModel(tuple(networks))
 
     def predict(self, rows: np.ndarray) -> np.ndarray:
-        """Return probabilities (N, L) float64 of the given rows, from the averaged weights where there are any."""
-        with self._average.applied_to(self.model):
-            return predict_rows(self.model, self.recipe, self.data, rows, self.device)
+        """Return probabilities (N, L) float64 of the given rows by the weights that predict."""
+        if self._earlier:
+            return predict_rows(self.model(), self.recipe, self.data, rows, self.device)
+        with self._ema.applied_to(self.network), self._swa.applied_to(self.network):
+            return predict_rows(FoldModel((self.network,)), self.recipe, self.data, rows, self.device)
 
     def save(self, path: Path) -> None:
-        """Write everything that taking up the run again needs."""
+        """Write everything that taking up the run again needs; it may be in the middle of an epoch."""
         tensors = {
-            **with_prefix("model", self.model.state_dict()),
-            **with_prefix("average", self._average.tensors),
+            **with_prefix("model", self.network.state_dict()),
+            **with_prefix("ema", self._ema.tensors),
+            **with_prefix("swa", self._swa.tensors),
             **with_prefix("optimizer", optimizer_tensors(self._optimizer)),
+            "total": self._total,
         }
-        history = [asdict(result) for result in self.history]
-        about = {"recipe": self.recipe.to_dict(), "rows_id": self._rows_id, "history": history}
+        for number, state in enumerate(self._earlier):
+            tensors |= with_prefix(f"snapshot{number}", state)
+        about = {
+            "recipe": self.recipe.to_dict(),
+            "rows_id": self._rows_id,
+            "history": [asdict(result) for result in self.history],
+            "epoch": {"step": self._step_in_epoch, "seen": self._seen, "seconds": self._seconds},
+            "optimizer_groups": group_state(self._optimizer),
+            "n_averaged": self._swa.n_averaged,
+            "n_snapshots": len(self._earlier),
+            "notes": self.notes,
+        }
         save_checkpoint(path, tensors, {"kind": "resume", **about})
 
     @cached_property
@@ -209,7 +307,10 @@ class TrainingRun:
         digest = hashlib.sha256(self.data.cache.cache_id.encode())
         for rows in (self.train_rows, self.valid_rows):
             digest.update(np.ascontiguousarray(rows, dtype="<i8").tobytes())
-            digest.update(self.data.labels(rows).astype("<f4").tobytes())
+            digest.update(self.data.targets.y_NK[rows].astype("<f4").tobytes())
+            digest.update(self.data.targets.weight_NK[rows].astype("<f4").tobytes())
+        if self._warm_start is not None:
+            digest.update(file_sha256(self._warm_start).encode())
         return digest.hexdigest()
 
     def load(self, path: Path) -> None:
@@ -227,14 +328,24 @@ class TrainingRun:
                 f"checkpoint {path} was trained on other slices or folds than the workspace now has, and may have "
                 f"seen those that it is judged on; remove it to train from the start"
             )
-        self.model.load_state_dict(without_prefix("model", tensors))
-        self._average.restore(without_prefix("average", tensors))
-        restore_optimizer(self._optimizer, without_prefix("optimizer", tensors))
         self.history = [EpochResult(**result) for result in about["history"]]
+        self.notes[:] = about["notes"]
+        self.network.load_state_dict(without_prefix("model", tensors))
+        self._ema.restore(without_prefix("ema", tensors))
+        self._swa.restore(without_prefix("swa", tensors), about["n_averaged"])
+        snapshots = [without_prefix(f"snapshot{number}", tensors) for number in range(about["n_snapshots"])]
+        self._earlier = deque(snapshots, maxlen=self.recipe.snapshots - 1)
+        self._begin_epoch()
+        self._enter_phase()
+        restore_optimizer(self._optimizer, without_prefix("optimizer", tensors))
+        restore_group_state(self._optimizer, about["optimizer_groups"])
+        self._step_in_epoch, self._seen, self._seconds = (about["epoch"][k] for k in ("step", "seen", "seconds"))
+        self._total = tensors["total"].to(self.device)
 
-    def save_weights(self, path: Path, about: dict[str, object]) -> None:
-        """Write only the weights that predict (averaged where there are any)."""
-        with self._average.applied_to(self.model):
-            save_checkpoint(
-                path, self.model.state_dict(), {"kind": "weights", "recipe": self.recipe.to_dict(), **about}
-            )
+    def save_weights(self, path: Path, about: Mapping[str, Any], **sidecar: Any) -> None:
+        """Write only the weights that predict, with their sidecar."""
+        save_model(path, self.states(), self.recipe, about, notes=list(self.notes), **sidecar)
+
+    def save_last(self, path: Path, about: Mapping[str, Any], **sidecar: Any) -> None:
+        """Write the network's own weights of the last step, whatever average predicts."""
+        save_model(path, [self.network.state_dict()], self.recipe, about, notes=list(self.notes), **sidecar)

@@ -1,6 +1,6 @@
-"""LOSSES: training losses on logits, weighted over labels as the metric is.
+"""LOSSES: training losses on logits, element by element; weights and their mean come after.
 
-Dimension key: B batch, L labels.
+Dimension key: B batch, K outputs (the labels of the slice, and of its neighbours where they are targets too).
 """
 
 from collections.abc import Callable
@@ -9,35 +9,37 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from ichtune.errors import ConfigError, nearest
+from ichtune.recipe import Recipe
 
-Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+#: Maps logits_BK, labels y_BK in [0, 1] and the recipe to losses_BK in nats, float32.
+Loss = Callable[[torch.Tensor, torch.Tensor, Recipe], torch.Tensor]
+
+#: Below it |y - p| is rounding, and its powers below 1 would have a slope without bound.
+_SMALLEST_DOUBT = 1e-6
 
 
-def bce(logits_BL: torch.Tensor, y_BL: torch.Tensor, weights_L: torch.Tensor) -> torch.Tensor:
-    """Binary cross-entropy, weighted mean over labels, mean over slices.
+def bce(logits_BK: torch.Tensor, y_BK: torch.Tensor, recipe: Recipe) -> torch.Tensor:
+    """Binary cross-entropy.
 
-    With the metric's weights this is the metric itself (before its clipping), not a rescaled relative of it.
-
-    Args:
-        logits_BL: (B, L).
-        y_BL: labels in [0, 1], (B, L).
-        weights_L: weights in label order; their sum divides.
-
-    Returns:
-        A scalar, in nats.
+    Weighted as the metric is, its mean is the metric itself (before its clipping), not a rescaled relative of it.
     """
-    losses_BL = binary_cross_entropy_with_logits(logits_BL.float(), y_BL, reduction="none")
-    return (losses_BL @ (weights_L / weights_L.sum())).mean()
+    return binary_cross_entropy_with_logits(logits_BK.float(), y_BK, reduction="none")
 
 
-def focal(logits_BL: torch.Tensor, y_BL: torch.Tensor, weights_L: torch.Tensor) -> torch.Tensor:
-    """Focal loss with gamma 1: easy slices count less. Its probabilities are not calibrated; the blend must mend that.
+def focal(logits_BK: torch.Tensor, y_BK: torch.Tensor, recipe: Recipe) -> torch.Tensor:
+    """Cross-entropy times |y - p| to the power of ``focal_gamma``: what is nearly right counts less.
 
-    Source: Lin et al., Focal Loss for Dense Object Detection, ICCV 2017.
+    For labels of 0 and 1, |y - p| is the probability of the wrong answer, and this is the focal loss; between them,
+    where the wrong answer has no one probability, it still is least where p is y. Its probabilities are not calibrated;
+    the blend must mend that.
+
+    Source: Lin et al., Focal Loss for Dense Object Detection, ICCV 2017; for soft labels Li et al., Generalized Focal
+    Loss, NeurIPS 2020.
     """
-    losses_BL = binary_cross_entropy_with_logits(logits_BL.float(), y_BL, reduction="none")
-    p_true_BL = torch.exp(-losses_BL)
-    return (((1.0 - p_true_BL) * losses_BL) @ (weights_L / weights_L.sum())).mean()
+    z_BK = logits_BK.float()
+    # y - p without its cancellation where p rounds to 1
+    doubt_BK = (y_BK * torch.sigmoid(-z_BK) - (1.0 - y_BK) * torch.sigmoid(z_BK)).abs()
+    return doubt_BK.clamp(min=_SMALLEST_DOUBT) ** recipe.focal_gamma * bce(logits_BK, y_BK, recipe)
 
 
 #: Losses by name.
@@ -49,3 +51,13 @@ def find_loss(name: str) -> Loss:
     if name not in LOSSES:
         raise ConfigError(f"unknown loss {name!r}. {nearest(name, LOSSES)}")
     return LOSSES[name]
+
+
+def reduce_loss(losses_BK: torch.Tensor, weight_BK: torch.Tensor) -> torch.Tensor:
+    """Return the scalar to descend: the weighted sum over outputs, mean over slices.
+
+    Args:
+        losses_BK: what a loss returned.
+        weight_BK: weight of each; those of a labelled slice's own labels sum to 1.
+    """
+    return (losses_BK * weight_BK).sum() / len(losses_BK)

@@ -1,54 +1,170 @@
-"""OPTIMIZERS: built from a recipe, with no weight decay on norms and biases."""
+"""OPTIMIZERS: built from a recipe, with no weight decay on norms, biases and learnable windows."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast
 
+import torch
 from torch import nn, optim
 
-from ichtune.errors import ConfigError, nearest
+from ichtune.errors import ConfigError, DataError, nearest
+from ichtune.models.network import Network, layer_scales
 from ichtune.recipe import Recipe
 
 ParameterGroups = list[dict[str, Any]]
 
-
-def _adamw(groups: ParameterGroups, recipe: Recipe) -> optim.Optimizer:
-    return optim.AdamW(groups, lr=recipe.lr)
-
-
-def _adam(groups: ParameterGroups, recipe: Recipe) -> optim.Optimizer:
-    return optim.Adam(groups, lr=recipe.lr)
+#: Share of the way that the slow weights go, and steps of the fast ones before it.
+#: Source: Zhang et al., Lookahead Optimizer: k steps forward, 1 step back, NeurIPS 2019.
+LOOKAHEAD_ALPHA = 0.5
+LOOKAHEAD_K = 6
 
 
-def _radam(groups: ParameterGroups, recipe: Recipe) -> optim.Optimizer:
-    return optim.RAdam(groups, lr=recipe.lr, decoupled_weight_decay=True)
+@dataclass(frozen=True)
+class OptimizerKind:
+    """One optimizer: how it is built, and which of the recipe's keys it reads.
+
+    Attributes:
+        build: takes parameter groups, ``lr`` and those of ``betas``, ``eps``, ``momentum`` and ``fused`` that it reads.
+        betas: its own betas, which ``beta1`` and ``beta2`` replace; None where it has none.
+        eps: its own term in the denominator, which ``eps`` replaces; None where it has none.
+        momentum: whether it reads ``momentum``.
+        fused: whether it can do a step of all parameters in one kernel of a GPU.
+    """
+
+    build: Callable[..., optim.Optimizer]
+    betas: tuple[float, float] | None = None
+    eps: float | None = None
+    momentum: bool = False
+    fused: bool = False
 
 
-def _sgd(groups: ParameterGroups, recipe: Recipe) -> optim.Optimizer:
-    return optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0)
+def _ranger(groups: ParameterGroups, **settings: Any) -> optim.Optimizer:
+    from timm.optim import Lookahead
+
+    fast = optim.RAdam(groups, decoupled_weight_decay=True, **settings)
+    return Lookahead(fast, alpha=LOOKAHEAD_ALPHA, k=LOOKAHEAD_K)
 
 
-#: Optimizers by name. ``adam`` adds weight decay to the gradient, ``adamw`` and ``radam`` decouple it.
-OPTIMIZERS: dict[str, Callable[[ParameterGroups, Recipe], optim.Optimizer]] = {
-    "adamw": _adamw,
-    "adam": _adam,
-    "radam": _radam,
-    "sgd": _sgd,
+def _sgd(groups: ParameterGroups, momentum: float, **settings: Any) -> optim.Optimizer:
+    return optim.SGD(groups, momentum=momentum, nesterov=momentum > 0, **settings)
+
+
+def _lion(groups: ParameterGroups, **settings: Any) -> optim.Optimizer:
+    from timm.optim import Lion
+
+    return Lion(groups, **settings)
+
+
+#: Optimizers by name. ``adam`` and ``sgd`` add weight decay to the gradient, the others decouple it.
+#: ``ranger`` is RAdam with Lookahead; its slow weights begin where the first six steps end, as timm has it.
+OPTIMIZERS: dict[str, OptimizerKind] = {
+    "adamw": OptimizerKind(optim.AdamW, (0.9, 0.999), 1e-8, fused=True),
+    "adam": OptimizerKind(optim.Adam, (0.9, 0.999), 1e-8, fused=True),
+    "radam": OptimizerKind(partial(optim.RAdam, decoupled_weight_decay=True), (0.9, 0.999), 1e-8),
+    "ranger": OptimizerKind(_ranger, (0.95, 0.99), 1e-6),
+    "sgd": OptimizerKind(_sgd, momentum=True, fused=True),
+    "lion": OptimizerKind(_lion, (0.9, 0.99)),
 }
 
 
-def find_optimizer(name: str) -> Callable[[ParameterGroups, Recipe], optim.Optimizer]:
-    """Return an optimizer's builder by name; ``ConfigError`` with the nearest one otherwise."""
+def find_optimizer(name: str) -> OptimizerKind:
+    """Return an optimizer by name; ``ConfigError`` with the nearest one otherwise."""
     if name not in OPTIMIZERS:
         raise ConfigError(f"unknown optimizer {name!r}. {nearest(name, OPTIMIZERS)}")
     return OPTIMIZERS[name]
 
 
-def create_optimizer(model: nn.Module, recipe: Recipe) -> optim.Optimizer:
-    """Build the recipe's optimizer over a model; vectors and scalars (norms, biases) take no weight decay."""
-    decayed = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
-    free = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
-    groups = [
-        {"params": decayed, "weight_decay": recipe.weight_decay},
-        {"params": free, "weight_decay": 0.0},
+def check_optimizer(recipe: Recipe) -> None:
+    """Raise ``ConfigError`` for an unknown optimizer, or a key that is given and that it does not read."""
+    kind = find_optimizer(recipe.optimizer)
+    for key, own in (("beta1", kind.betas), ("beta2", kind.betas), ("eps", kind.eps)):
+        value = getattr(recipe, key)
+        if value is not None and own is None:
+            raise ConfigError(
+                f"recipe key {key!r} is none that optimizer {recipe.optimizer!r} reads, got {value:g}; leave it out, "
+                f"or name an optimizer that does"
+            )
+
+
+def create_optimizer(network: nn.Module, recipe: Recipe, *, only: Collection[str] | None = None) -> optim.Optimizer:
+    """Build the recipe's optimizer over a network.
+
+    Vectors and scalars (norms, biases) and what the input layer learns (its windows, in HU) take no weight decay.
+    Each group holds ``lr_scale``, its share of the learning rate: see ``set_lr``.
+
+    Args:
+        network: whose parameters that require a gradient are learnt.
+        recipe: names the optimizer and its settings.
+        only: names of the parameters to learn; None for all.
+
+    Raises:
+        ConfigError: an unknown optimizer, a key that it does not read, or layers that are not known.
+    """
+    check_optimizer(recipe)
+    learnt = {name: p for name, p in network.named_parameters() if p.requires_grad and (only is None or name in only)}
+    scales = _layer_scales(network, recipe, learnt)
+    groups: dict[tuple[bool, float], dict[str, Any]] = {}
+    for decays in (True, False):
+        for name, parameter in learnt.items():
+            if decays == (parameter.ndim > 1 and not name.startswith("inputs.")):
+                weight_decay = recipe.weight_decay if decays else 0.0
+                start = {"params": [], "weight_decay": weight_decay, "lr_scale": scales[name]}
+                groups.setdefault((decays, scales[name]), start)["params"].append(parameter)
+    kind = find_optimizer(recipe.optimizer)
+    fused = kind.fused and all(on_cuda(p) for p in learnt.values())
+    optimizer = kind.build(list(groups.values()), **_settings(kind, recipe), **({"fused": True} if fused else {}))
+    set_lr(optimizer, recipe.lr)
+    return optimizer
+
+
+def on_cuda(parameter: torch.Tensor) -> bool:
+    """Return whether a fused step exists where the parameter lies; on CPUs it would change the bits."""
+    return parameter.is_cuda
+
+
+def _layer_scales(network: nn.Module, recipe: Recipe, names: Collection[str]) -> Mapping[str, float]:
+    if recipe.layer_lr_decay == 1.0:
+        return dict.fromkeys(names, 1.0)
+    return layer_scales(cast(Network, network), recipe.layer_lr_decay)
+
+
+def _settings(kind: OptimizerKind, recipe: Recipe) -> dict[str, Any]:
+    settings: dict[str, Any] = {"lr": recipe.lr}
+    if kind.betas is not None:
+        given = (recipe.beta1, recipe.beta2)
+        settings["betas"] = tuple(o if g is None else g for o, g in zip(kind.betas, given, strict=True))
+    if kind.eps is not None:
+        settings["eps"] = kind.eps if recipe.eps is None else recipe.eps
+    if kind.momentum:
+        settings["momentum"] = recipe.momentum
+    return settings
+
+
+def set_lr(optimizer: optim.Optimizer, lr: float) -> None:
+    """Set the learning rate of every parameter group to its share ``lr_scale`` of ``lr``."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group.get("lr_scale", 1.0)
+
+
+def group_state(optimizer: optim.Optimizer) -> list[dict[str, float | int]]:
+    """Return the numbers that each parameter group holds, among them the steps that Lookahead counts there."""
+    return [
+        {key: v for key, v in group.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+        for group in optimizer.param_groups
     ]
-    return find_optimizer(recipe.optimizer)([g for g in groups if g["params"]], recipe)
+
+
+def restore_group_state(optimizer: optim.Optimizer, state: Sequence[Mapping[str, float | int]]) -> None:
+    """Put back what ``group_state`` returned.
+
+    Raises:
+        DataError: it is of an optimizer with other parameter groups.
+    """
+    if len(state) != len(optimizer.param_groups):
+        raise DataError(
+            f"the checkpoint's optimizer must have {len(optimizer.param_groups)} parameter groups, got {len(state)}; "
+            f"remove the checkpoint to train from the start"
+        )
+    for group, numbers in zip(optimizer.param_groups, state, strict=True):
+        group.update(numbers)

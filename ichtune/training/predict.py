@@ -1,75 +1,140 @@
-"""From a batch of raw HU to probabilities: the one path that training, validation and prediction share.
+"""From slices to probabilities and embeddings: the one path that validation and prediction share.
 
-Dimension key: B batch, C channels, H height, W width, L labels, N slices.
+Dimension key: B batch, S slices seen, H height, W width, L labels, K outputs, M networks, N slices, D embedding.
 """
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from ichtune.data.dataset import SliceBatches
+from ichtune.errors import DataError
 from ichtune.labels import N_LABELS
-from ichtune.models.create import create_model
+from ichtune.models.network import Network, create_network
 from ichtune.recipe import Recipe
-from ichtune.training.checkpoint import load_checkpoint
-from ichtune.windows import apply_windows
+from ichtune.training.calibration import undo_prior_shift
+from ichtune.training.checkpoint import load_checkpoint, save_checkpoint, with_prefix, without_prefix
+from ichtune.training.devices import DeviceBatch, autocast, pinned, to_device
+from ichtune.training.tta import View, find_views
 
 #: Slices a batch when nothing is learnt, by device: small ones stay in a CPU's cache.
 PREDICT_BATCH = {"cuda": 256, "cpu": 64}
 
 
-def autocast(device: torch.device) -> AbstractContextManager[object]:
-    """Return bfloat16 autocast on a CUDA device that supports it, and full precision elsewhere (faster on CPUs)."""
-    enabled = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
+@dataclass(frozen=True)
+class FoldModel:
+    """What a fold's training left: one network, or the networks of its last epochs, which answer together."""
+
+    networks: tuple[Network, ...]
 
 
-def to_input(hu_BCHW: np.ndarray, recipe: Recipe, device: torch.device) -> torch.Tensor:
-    """Move raw HU to the device and apply the recipe's windows there: float32 (B, n_channels, H, W) in [-1, 1]."""
-    hu = torch.from_numpy(hu_BCHW).to(device, non_blocking=True)
-    return apply_windows(hu, recipe.windows).contiguous(memory_format=torch.channels_last)
+@dataclass(frozen=True)
+class Extraction:
+    """Probabilities ``p_MNL`` float64 and, where asked for, embeddings ``e_MND`` float32 of M networks."""
+
+    p_MNL: np.ndarray
+    e_MND: np.ndarray | None
 
 
 @torch.inference_mode()
+def extract(
+    model: FoldModel,
+    recipe: Recipe,
+    data: SliceBatches,
+    rows: np.ndarray,
+    device: torch.device,
+    *,
+    embeddings: bool = False,
+    on_batch: Callable[[int], None] | None = None,
+) -> Extraction:
+    """Pass slices once through every network, without augmentation, and average over the recipe's views.
+
+    Args:
+        model: M networks.
+        recipe: whose windows, neighbours, calibration and ``tta`` apply.
+        data: the slices.
+        rows: N cache rows.
+        device: where the networks lie.
+        embeddings: also return the pooled features before the classifier.
+        on_batch: called with the number of slices done so far.
+
+    Returns:
+        Probabilities in label order and embeddings, in the order of ``rows``; both are means over the views.
+    """
+    for network in model.networks:
+        network.eval()
+    views = find_views(recipe.tta)
+    p_MNL = np.empty((len(model.networks), len(rows), N_LABELS), dtype=np.float64)
+    e_MND: np.ndarray | None = None
+    done = 0
+    for batch in data.in_order(rows, PREDICT_BATCH.get(device.type, PREDICT_BATCH["cpu"])):
+        on_device = to_device(pinned(batch, device), device)
+        place = slice(done, done + len(batch.rows))
+        for m, network in enumerate(model.networks):
+            p_BL, e_BD = _seen(network, recipe, on_device, views, device)
+            p_MNL[m, place] = p_BL.cpu().numpy()
+            if embeddings:
+                e_MND = np.empty((*p_MNL.shape[:2], e_BD.shape[1]), np.float32) if e_MND is None else e_MND
+                e_MND[m, place] = e_BD.cpu().numpy()
+        done += len(batch.rows)
+        if on_batch is not None:
+            on_batch(done)
+    if embeddings and e_MND is None:
+        e_MND = np.empty((*p_MNL.shape[:2], 0), np.float32)
+    return Extraction(p_MNL, e_MND)
+
+
+def _seen(
+    network: Network, recipe: Recipe, batch: DeviceBatch, views: Sequence[View], device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean probabilities (B, L) and embeddings (B, D) over the views."""
+    seen = []
+    for view in views:
+        with autocast(device):
+            e_BD = network.embed(network.inputs(view(batch.hu_BSHW), batch.own_B2))
+            logits_BK = network.answer(e_BD)
+        logits_BL = undo_prior_shift(logits_BK[:, :N_LABELS].double(), recipe)
+        seen.append((torch.sigmoid(logits_BL), e_BD.float()))
+    if len(seen) == 1:
+        return seen[0]
+    p_VBL, e_VBD = zip(*seen, strict=True)
+    return torch.stack(p_VBL).mean(dim=0), torch.stack(e_VBD).mean(dim=0)
+
+
 def predict_rows(
-    model: nn.Module,
+    model: FoldModel,
     recipe: Recipe,
     data: SliceBatches,
     rows: np.ndarray,
     device: torch.device,
     on_batch: Callable[[int], None] | None = None,
 ) -> np.ndarray:
-    """Predict slices in the order of ``rows``, without augmentation.
+    """Predict slices in the order of ``rows``: float64 (N, L), the mean over the model's networks."""
+    return extract(model, recipe, data, rows, device, on_batch=on_batch).p_MNL.mean(axis=0)
+
+
+def save_model(
+    path: Path, states: Sequence[Mapping[str, torch.Tensor]], recipe: Recipe, about: Mapping[str, Any], **sidecar: Any
+) -> None:
+    """Write the weights of a fold's networks, with a sidecar that says what they are and what they have seen.
 
     Args:
-        model: maps (B, n_channels, H, W) to logits (B, L).
-        recipe: whose windows and neighbours apply.
-        data: the slices.
-        rows: N cache rows.
-        device: where the model lies.
-        on_batch: called with the number of slices done so far.
-
-    Returns:
-        float64 (N, L) probabilities in label order.
+        path: ``.safetensors``; the sidecar lies beside it as ``.json``.
+        states: the state dict of each network.
+        recipe: what was done.
+        about: fold, plan and other facts, kept in both files.
+        sidecar: facts that are kept in the sidecar only, such as the patients that were learnt from.
     """
-    model.eval()
-    p_NL = np.empty((len(rows), N_LABELS), dtype=np.float64)
-    done = 0
-    for batch in data.in_order(rows, PREDICT_BATCH.get(device.type, PREDICT_BATCH["cpu"])):
-        with autocast(device):
-            logits_BL = model(to_input(batch.hu_BCHW, recipe, device))
-        p_NL[done : done + len(batch.rows)] = torch.sigmoid(logits_BL.double()).cpu().numpy()
-        done += len(batch.rows)
-        if on_batch is not None:
-            on_batch(done)
-    return p_NL
+    tensors = {k: v for n, state in enumerate(states) for k, v in with_prefix(f"network{n}", state).items()}
+    header = {"kind": "weights", "recipe": recipe.to_dict(), "n_networks": len(states), **about}
+    save_checkpoint(path, tensors, header, sidecar)
 
 
-def load_model(path: Path, device: torch.device) -> tuple[nn.Module, Recipe]:
+def load_model(path: Path, device: torch.device) -> tuple[FoldModel, Recipe]:
     """Load a trained fold model and its recipe from its weights file.
 
     Raises:
@@ -77,6 +142,13 @@ def load_model(path: Path, device: torch.device) -> tuple[nn.Module, Recipe]:
     """
     tensors, about = load_checkpoint(path, "weights")
     recipe = Recipe.from_dict(about["recipe"])
-    model = create_model(recipe.architecture, recipe.n_channels, image_px=recipe.image_px, dropout=recipe.dropout)
-    model.load_state_dict(tensors)
-    return model.to(device).to(memory_format=torch.channels_last).eval(), recipe
+    bare = replace(recipe, pretrained=False, warm_start="")
+    networks = []
+    try:
+        for n in range(int(about["n_networks"])):
+            network = create_network(bare)
+            network.load_state_dict(without_prefix(f"network{n}", tensors))
+            networks.append(network.to(device).to(memory_format=torch.channels_last).eval())
+    except (RuntimeError, LookupError) as error:
+        raise DataError(f"{path} does not hold the weights of its recipe ({recipe.summary}): {error}") from error
+    return FoldModel(tuple(networks)), recipe

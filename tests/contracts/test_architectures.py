@@ -27,7 +27,7 @@ def test_it_gives_finite_logits_and_every_weight_a_gradient(name: str, in_chans:
 
 def test_each_slice_is_judged_alone(name: str) -> None:
     torch.manual_seed(0)
-    model = create_model(name, 3, dropout=0.5).eval()
+    model = create_model(name, 3, image_px=32, dropout=0.5).eval()
     x_BCHW = torch.randn(4, 3, 32, 32)
     with torch.no_grad():
         one_by_one = torch.cat([model(x[None]) for x in x_BCHW])
@@ -38,13 +38,13 @@ def test_the_seed_decides_the_start(name: str) -> None:
     states = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
-        states.append(torch.cat([p.flatten() for p in create_model(name, 3).parameters()]))
+        states.append(torch.cat([p.flatten() for p in create_model(name, 3, image_px=32).parameters()]))
     assert torch.equal(states[0], states[1])
     assert not torch.equal(states[0], states[2])
 
 
 def test_its_weights_come_back_from_a_file(name: str, tmp_path: Path) -> None:
-    model = create_model(name, 3)
+    model = create_model(name, 3, image_px=32)
     save_checkpoint(tmp_path / "weights.safetensors", model.state_dict(), {"kind": "weights"})
     tensors, _ = load_checkpoint(tmp_path / "weights.safetensors", "weights")
-    create_model(name, 3).load_state_dict(tensors)
+    create_model(name, 3, image_px=32).load_state_dict(tensors)

@@ -1,5 +1,6 @@
 """Every blender of the table keeps the laws of ``ichtune.ensemble.base.Blender``, with each of its settings."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from ichtune.ensemble.blenders import BLENDERS, create_blender
 from ichtune.ensemble.crossfit import crossfit
 from ichtune.ensemble.logits import from_logits
+from ichtune.errors import DataError
 from ichtune.labels import METRIC_WEIGHTS, N_LABELS
 from ichtune.metrics import weighted_log_loss
 
@@ -108,6 +110,16 @@ class TestLaws:
         np.testing.assert_array_equal(blender.predict(p), fit_predict(name, settings, p, y))
         np.testing.assert_array_equal(p, kept_p)
         np.testing.assert_array_equal(y, kept_y)
+
+    def test_what_it_learned_goes_through_json_and_predicts_the_same_bits(self, name, settings):
+        p, y = generated()
+        fitted = create_blender(name, settings).fit(p, y)
+        kept = json.loads(json.dumps(fitted.learned(), allow_nan=False))
+        restored = create_blender(name, settings).restore(kept)
+        np.testing.assert_array_equal(restored.predict(p), fitted.predict(p))
+        assert restored.learned() == fitted.learned()
+        with pytest.raises(DataError, match="fitted on 3 members, got 2"):
+            restored.predict(p[:2])
 
     def test_each_row_is_predicted_from_itself_alone(self, name, settings):
         p, y = generated()

@@ -4,8 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from ichtune.recipe import Recipe
-from ichtune.windows import WINDOW_SETS, apply_windows, resolve_windows, window_image, window_set_name
+from ichtune.recipe import WINDOW_SHAPES, Recipe
+from ichtune.windows import (
+    WINDOW_SETS,
+    apply_windows,
+    apply_windows_each,
+    plain_windows,
+    resolve_windows,
+    window_image,
+    window_set_name,
+)
 
 pytestmark = pytest.mark.parametrize("name", WINDOW_SETS)
 
@@ -15,16 +23,31 @@ def hu_batch(batch: int = 3, slices: int = 2) -> torch.Tensor:
     return torch.from_numpy(hu)
 
 
-def test_batched_equals_one_by_one(name: str) -> None:
+@pytest.mark.parametrize("shape", WINDOW_SHAPES)
+def test_batched_equals_one_by_one(name: str, shape: str) -> None:
     windows, hu = resolve_windows(name), hu_batch()
-    whole = apply_windows(hu, windows)
+    whole = apply_windows(hu, windows, shape)
     assert whole.shape == (3, 2 * len(windows), 8, 6)
-    one_by_one = torch.cat([apply_windows(one[None], windows) for one in hu])
+    assert whole.abs().max() <= 1.0
+    one_by_one = torch.cat([apply_windows(one[None], windows, shape) for one in hu])
     assert torch.equal(whole, one_by_one)
     for c in range(2):
         for n, window in enumerate(windows):
-            alone = apply_windows(hu[:, c : c + 1], [window])[:, 0]
+            alone = apply_windows(hu[:, c : c + 1], [window], shape)[:, 0]
             assert torch.equal(whole[:, c * len(windows) + n], alone)
+
+
+@pytest.mark.parametrize("shape", WINDOW_SHAPES)
+def test_windows_written_for_each_slice_are_the_set_itself(name: str, shape: str) -> None:
+    windows, hu = resolve_windows(name), hu_batch()
+    numbers = torch.tensor([[w.center_hu, w.width_hu] for w in windows]).repeat(3, 1, 1)
+    torch.testing.assert_close(
+        apply_windows_each(hu, numbers[..., 0], numbers[..., 1], shape), apply_windows(hu, windows, shape)
+    )
+
+
+def test_written_plainly_it_is_read_as_the_same_set(name: str) -> None:
+    assert resolve_windows(plain_windows(resolve_windows(name))) == resolve_windows(name)
 
 
 def test_pictures_and_input_agree(name: str) -> None:

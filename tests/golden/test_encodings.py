@@ -121,7 +121,7 @@ def test_numbers_written_as_odd_text_are_read(ct_file):
     odd = {"RescaleIntercept": "-01.024000E+03", "RescaleSlope": "00001.0", "InstanceNumber": "00036"}
     reading = read(ct_file(stored, **odd, WindowCenter=["00036", "00036"], WindowWidth=["0080", "0080"]))
     assert reading.hu.tolist() == [[40, -1024]]
-    assert reading.header.instance_number == 36
+    assert (reading.header.instance_number, reading.header.window_hu) == (36, (36, 80))
 
 
 def test_a_tag_that_holds_its_value_twice_is_read_once(ct_file):

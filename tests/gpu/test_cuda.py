@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ichtune.recipe import Recipe
-from ichtune.training.crossval import fold_rows, open_batches
+from ichtune.training.fold_run import fold_rows, open_batches
 from ichtune.training.loop import TrainingRun
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
@@ -24,7 +24,7 @@ def run_on(device, workspace):
 def test_a_gpu_learns_what_a_cpu_learns(session_workspace):
     gpu, cpu = run_on("cuda", session_workspace), run_on("cpu", session_workspace)
 
-    assert next(gpu.model.parameters()).is_cuda
+    assert next(gpu.network.parameters()).is_cuda
     losses = [[epoch.val_weighted_log_loss for epoch in run.history] for run in (gpu, cpu)]
     np.testing.assert_allclose(*losses, rtol=0.1)  # bfloat16 against float32
 

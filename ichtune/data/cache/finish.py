@@ -27,8 +27,8 @@ from ichtune.data.source_files import SourceFiles, read_source, readable_path, s
 from ichtune.errors import DataError
 from ichtune.tables import whole_file, write_json
 
-#: Raise when the same files would give other pixels: reader, repair, resize or crop changed.
-PREPROCESSING_VERSION = 2
+#: Raise when the same files would give other pixels or rows: reader, repair, resize, crop or columns changed.
+PREPROCESSING_VERSION = 3
 BUILT_FROM_JSON = "built_from.json"
 _ID_DIGITS = 16
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 
-from ichtune.data.dicom.header import SliceHeader, tag_values
+from ichtune.data.dicom.header import SliceHeader, tag_values, window_from
 from ichtune.data.dicom.parse_errors import unreadable_headers
 from ichtune.data.dicom.tag_values import TagValues
 from ichtune.errors import DataError
@@ -28,6 +28,7 @@ _FRAME_TYPE_SEQUENCE = 0x00189329
 _PLANE_POSITION = 0x00209113
 _PLANE_ORIENTATION = 0x00209116
 _PIXEL_MEASURES = 0x00289110
+_FRAME_VOI_LUT = 0x00289132
 _PIXEL_VALUE_TRANSFORMATION = 0x00289145
 
 
@@ -92,6 +93,7 @@ def frame_header(header: SliceHeader, groups: FunctionalGroups | None, frame: in
         scale = values.group(_PIXEL_VALUE_TRANSFORMATION, "rescale_intercept", "rescale_slope", "rescale_type")
         intercept, slope = scale.scalar("rescale_intercept"), scale.scalar("rescale_slope")
         thickness = measures.optional("slice_thickness")
+        window = window_from(values.group(_FRAME_VOI_LUT, "window_center", "window_width"))
         if header.n_frames > 1 and position is None:
             raise DataError(f"multi_frame: nothing says where frame {frame + 1} lies")
         return replace(
@@ -105,6 +107,7 @@ def frame_header(header: SliceHeader, groups: FunctionalGroups | None, frame: in
             rescale_intercept=header.rescale_intercept if intercept is None else intercept,
             rescale_slope=header.rescale_slope if slope is None else slope,
             rescale_type=scale.text("rescale_type") or header.rescale_type,
+            window_hu=window or header.window_hu,
         )
 
 

@@ -44,6 +44,8 @@ TAGS: dict[str, int] = {
     "pixel_representation": 0x00280103,
     "pixel_padding_value": 0x00280120,
     "pixel_padding_range_limit": 0x00280121,
+    "window_center": 0x00281050,
+    "window_width": 0x00281051,
     "rescale_intercept": 0x00281052,
     "rescale_slope": 0x00281053,
     "rescale_type": 0x00281054,
@@ -66,6 +68,8 @@ _COUNTS = frozenset(
 
 
 _NAN = float("nan")
+#: No window of a CT is as wide, or as far off.
+_LARGEST_WINDOW_HU = 1e6
 
 #: Transfer syntaxes that cannot keep every value (JPEG), and those that need not (JPEG-LS, JPEG 2000).
 _LOSSY_SYNTAXES = frozenset({"1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"})
@@ -85,6 +89,7 @@ class SliceHeader:
             negative value may be stated as an unsigned one.
         pixel_padding_range_limit: the other end of the range of such values.
         lossy_image_compression: ``01`` where pixels were ever compressed with loss, ``00`` where they were not.
+        window_hu: centre and width of the first window that the file asks for; None without a sound one.
         frame_number: which frame of a multi-frame file this is, from 1; 1 for a plain file.
     """
 
@@ -118,6 +123,7 @@ class SliceHeader:
     pixel_padding_value: float | None = None
     pixel_padding_range_limit: float | None = None
     lossy_image_compression: str = ""
+    window_hu: tuple[float, float] | None = None
     frame_number: int = 1
 
     @property
@@ -206,7 +212,22 @@ def header_from(value: TagValues, transfer_syntax_uid: str, media_sop_class_uid:
         pixel_padding_value=value.optional("pixel_padding_value"),
         pixel_padding_range_limit=value.optional("pixel_padding_range_limit"),
         lossy_image_compression=value.text("lossy_image_compression"),
+        window_hu=window_from(value),
     )
+
+
+def window_from(value: TagValues) -> tuple[float, float] | None:
+    """Return centre and width of the first window, HU; None without one, or where either is no sound number.
+
+    A window is only a description, so that one that cannot be read refuses no file.
+
+    Source: DICOM PS3.3 C.11.2.1.2 (centre and width, after rescaling; the width is above 0).
+    """
+    center, width = value.first("window_center"), value.first("window_width")
+    if center is None or width is None:
+        return None
+    is_sound = abs(center) <= _LARGEST_WINDOW_HU and 0 < width <= _LARGEST_WINDOW_HU
+    return (center, width) if is_sound else None
 
 
 @lru_cache(maxsize=1024)

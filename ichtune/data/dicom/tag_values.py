@@ -107,6 +107,16 @@ class TagValues:
         except DataError:
             return None
 
+    def first(self, name: str) -> float | None:
+        """The first of several values that need not agree; one that is no number counts as absent."""
+        text = self.text(name)
+        if "_" in text or not text.isascii():  # float() would take 1_000 and foreign digits
+            return None
+        try:
+            return float(text)
+        except ValueError:
+            return None
+
     def vector(self, name: str, length: int) -> tuple[float, ...] | None:
         """So many numbers in mm or as a direction; anything else counts as absent."""
         try:

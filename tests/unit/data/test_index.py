@@ -51,6 +51,16 @@ def test_a_row_tells_what_the_header_says(tmp_path, write_slice):
     assert row[list(LABELS)].isna().all()
 
 
+def test_a_row_holds_the_window_that_its_file_asks_for(tmp_path, write_slice):
+    write_slice(tmp_path / "a.dcm", WindowCenter=["36", "600"], WindowWidth=["80", "2800"], SOPInstanceUID="1.2.1")
+    write_slice(tmp_path / "b.dcm", WindowCenter="40", WindowWidth="-1", SOPInstanceUID="1.2.2")
+    write_slice(tmp_path / "c.dcm", SOPInstanceUID="1.2.3")
+    windows = table_of(tmp_path)[["window_center_hu", "window_width_hu"]]
+    assert windows.loc["a.dcm"].tolist() == [36, 80]
+    assert windows.loc[["b.dcm", "c.dcm"]].isna().all(axis=None)
+    assert set(windows.dtypes.astype(str)) == {"float64"}
+
+
 def test_names_and_birth_dates_reach_no_row(tmp_path, write_slice):
     write_slice(tmp_path / "a.dcm")
     text = table_of(tmp_path).to_csv()

@@ -1,6 +1,7 @@
 """TinyConvNet: shapes, and the maximum pooling that a small bleed needs."""
 
 import pytest
+import timm.models
 import torch
 
 from ichtune.models.tiny_convnet import TinyConvNet
@@ -19,7 +20,7 @@ def test_one_bright_spot_reaches_the_classifier_undiluted() -> None:
     def pooled(size: int) -> torch.Tensor:
         x = torch.zeros(1, 1, size, size)
         x[..., 4:10, 4:10] = 5.0
-        return model.features(x)
+        return model.forward_head(model.forward_features(x), pre_logits=True)
 
     assert pooled(64).max() > 0
     torch.testing.assert_close(pooled(256), pooled(64))
@@ -31,12 +32,16 @@ def test_where_the_spot_lies_is_told_apart() -> None:
     left = torch.zeros(1, 1, 64, 64)
     left[..., 20:28, 4:12] = 5.0
     assert not torch.allclose(model(left), model(left.flip(-1)), atol=1e-4)
-    assert model.get_classifier().out_features == 6
 
 
-def test_dropout_acts_in_training_only() -> None:
-    model = TinyConvNet(1, 6, width=4, drop_rate=0.5)
-    x = torch.rand(4, 1, 16, 16)
-    assert not torch.equal(model(x), model(x))
-    model.eval()
-    assert torch.equal(model(x), model(x))
+def test_each_block_is_a_layer_and_the_classifier_lies_above_them() -> None:
+    model = TinyConvNet(1, 6)
+    layer_of = timm.models.group_parameters(model, model.group_matcher(), reverse=True)
+    assert {name: layer_of[name] for name in layer_of if name.endswith(".0.weight")} == {
+        "features.0.0.weight": 0,
+        "features.1.0.weight": 1,
+        "features.2.0.weight": 2,
+    }
+    assert layer_of["classifier.weight"] == 3
+    assert layer_of["features.1.1.bias"] == 1
+    assert model.default_cfg["first_conv"] == "features.0.0"

@@ -8,7 +8,8 @@ from ichtune.recipe import Recipe
 from ichtune.search import crossval_tasks
 from ichtune.search.crossval_tasks import FoldTask, train_recipes
 from ichtune.space import Resources
-from ichtune.training.crossval import fold_folder, train_fold
+from ichtune.training.crossval import train_fold
+from ichtune.training.fold_run import fold_folder
 
 RECIPE = Recipe(architecture="tiny_convnet", image_px=32, batch_size=8, epochs=2, windows="brain", lr=3e-3)
 
@@ -44,7 +45,7 @@ def test_a_recipe_whose_crop_was_not_prepared_needs_no_ray_to_be_refused(fake_wo
 def test_progress_counts_finished_folds_whole_and_running_ones_by_their_curve(fake_workspace):
     workspace = fake_workspace()
     train_fold(workspace, RECIPE, 0)
-    running = fold_folder(workspace, RECIPE, 1)
+    running = fold_folder(workspace, RECIPE.recipe_id, 1)
     running.mkdir(parents=True)
     (running / "curve.json").write_text(json.dumps([{"epoch": 1, "train_loss": 0.1}]))
     tasks = [FoldTask(RECIPE, fold) for fold in range(3)]

@@ -45,8 +45,10 @@ def test_a_trial_that_was_killed_tells_its_epochs_again_and_ends_the_same(config
     straight = losses(steps(FoldTrial({**config, "folder": str(tmp_path / "straight")}), 3))
     steps(FoldTrial(config), 2)
     trained = []
-    train = loop.TrainingRun._train_epoch
-    monkeypatch.setattr(loop.TrainingRun, "_train_epoch", lambda run: trained.append(run.epoch) or train(run))
+    train = loop.TrainingRun.train_epoch
+    monkeypatch.setattr(
+        loop.TrainingRun, "train_epoch", lambda run, *after: trained.append(run.epoch) or train(run, *after)
+    )
 
     again = losses(steps(FoldTrial(config), 3))
 

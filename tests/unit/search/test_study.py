@@ -17,7 +17,7 @@ from ichtune.search.study import (
     wants_gpu,
 )
 from ichtune.space import FoldSettings, Resources, read_space
-from ichtune.training.loop import best_device, device_for
+from ichtune.training.devices import best_device, device_for
 
 
 def test_a_trial_asks_for_a_share_of_a_gpu_only_where_there_are_gpus():
@@ -119,7 +119,8 @@ def test_a_fold_beyond_the_plan_is_refused(session_workspace, space):
         ("architecture: [tiny_convnet, resnet188]", "resnet188", "resnet18"),
         ("lr_schedule: flat_cosin", "flat_cosin", "flat_cosine"),
         ("optimizer: [adamw, adammw]", "adammw", "adamw"),
-        ("augmentation: flipp", "flipp", "flip"),
+        ("augmentation: affin", "affin", "affine"),
+        ("tta: flipp", "flipp", "flip"),
         ("loss: bcee", "bcee", "bce"),
     ],
 )

@@ -1,5 +1,6 @@
 """Checkpoints: tensors and their description in one file, whole or not there."""
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,10 @@ from ichtune.training import checkpoint
 from ichtune.training.checkpoint import (
     load_checkpoint,
     optimizer_tensors,
+    read_sidecar,
     restore_optimizer,
     save_checkpoint,
+    sidecar_path,
     with_prefix,
     without_prefix,
 )
@@ -79,6 +82,22 @@ def test_what_is_no_checkpoint_of_ichtune_is_refused(tmp_path: Path) -> None:
     save_checkpoint(path, tensors(), ABOUT)
     with pytest.raises(DataError, match=r"must be of kind 'resume', got 'weights'"):
         load_checkpoint(path, "resume")
+
+
+def test_a_sidecar_tells_people_what_the_tensors_are(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    save_checkpoint(path, tensors(), ABOUT, {"learnt_from": ["a"]})
+    about = read_sidecar(path)
+    assert {key: about[key] for key in ABOUT} == ABOUT
+    assert about["learnt_from"] == ["a"]
+    assert about["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    save_checkpoint(path, {"other": torch.zeros(1)}, ABOUT)
+    with pytest.raises(DataError, match=r"weights.json describes another file than weights.safetensors"):
+        read_sidecar(path)
+    for text in ("[]", "{", "{}"):
+        sidecar_path(path).write_text(text, encoding="utf-8")
+        with pytest.raises(DataError, match=r"weights.json is no record of what weights.safetensors is"):
+            read_sidecar(path)
 
 
 def test_prefixes_keep_groups_apart() -> None:

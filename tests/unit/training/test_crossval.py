@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,22 +14,18 @@ import torch
 
 from ichtune.data.cache.hu_cache import CACHE_JSON
 from ichtune.data.folds import FoldPlan, make_folds, write_folds
-from ichtune.errors import ConfigError, ConflictError, DataError, NothingUsableError
+from ichtune.errors import ConflictError, DataError, NothingUsableError
 from ichtune.labels import LABELS
 from ichtune.metrics import weighted_log_loss
 from ichtune.recipe import Recipe
-from ichtune.tables import P_COLUMNS, PREDICTIONS, SLICES, read_table, table_about, write_json, write_table
+from ichtune.tables import P_COLUMNS, PREDICTIONS, read_table, table_about, write_json, write_table
 from ichtune.training import crossval
-from ichtune.training.crossval import (
-    assemble_run,
-    cache_to_read,
-    finished_fold,
-    fold_folder,
-    fold_rows,
-    open_batches,
-    train_fold,
-)
+from ichtune.training.crossval import TrainOptions, assemble_run, finished_fold, train_fold
+from ichtune.training.embeddings import read_embeddings
+from ichtune.training.fold_run import fold_folder, fold_rows, open_batches
 from ichtune.training.loop import EpochResult, TrainingRun
+from ichtune.training.predict import load_model
+from ichtune.training.provenance import patient_marks
 from ichtune.workspace import Workspace
 
 CPU = torch.device("cpu")
@@ -66,25 +63,6 @@ def files_of(folder: Path) -> dict[str, tuple[int, bytes]]:
     return {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.iterdir()}
 
 
-def test_folds_split_patients_never_rows(session_workspace: Workspace) -> None:
-    patients = session_workspace.slices["patient_id"].to_numpy(str)
-    labelled = session_workspace.labelled.index
-    judged: list[int] = []
-    for fold in range(3):
-        rows = fold_rows(session_workspace, fold)
-        assert not set(patients[rows.train]) & set(patients[rows.valid])
-        assert sorted([*rows.train, *rows.valid]) == labelled.tolist()
-        assert rows.test.tolist() == session_workspace.unlabelled.index.tolist()
-        judged.extend(rows.valid)
-    assert sorted(judged) == labelled.tolist()
-
-
-@pytest.mark.parametrize("fold", [-1, 3])
-def test_a_fold_that_the_plan_has_not_is_refused(session_workspace: Workspace, fold: int) -> None:
-    with pytest.raises(ConfigError, match=rf"between 0 and 2, got {fold}; the workspace has 3 folds"):
-        fold_rows(session_workspace, fold)
-
-
 def test_every_labelled_slice_is_predicted_once_by_the_model_without_its_patient(fake_workspace: FakeWorkspace) -> None:
     workspace = fake_workspace()
     train_all(workspace)
@@ -120,14 +98,17 @@ def test_a_fold_reports_the_loss_of_the_predictions_that_it_keeps(fake_workspace
     result = train_fold(workspace, RECIPE, 1, CPU, epochs.append)
     assert [epoch.epoch for epoch in epochs] == [1, 2]
     assert result.val_weighted_log_loss == epochs[-1].val_weighted_log_loss
-    oof = read_table(fold_folder(workspace, RECIPE, 1) / "oof.parquet", PREDICTIONS)
+    oof = read_table(fold_folder(workspace, RECIPE.recipe_id, 1) / "oof.parquet", PREDICTIONS)
     y_NL = oof[["image_id"]].merge(workspace.slices, on="image_id")[list(LABELS)].to_numpy()
     assert result.val_weighted_log_loss == pytest.approx(weighted_log_loss(y_NL, oof[list(P_COLUMNS)].to_numpy()))
-    assert sorted(files_of(fold_folder(workspace, RECIPE, 1))) == [
+    assert sorted(files_of(fold_folder(workspace, RECIPE.recipe_id, 1))) == [
+        "best.json",
+        "best.safetensors",
         "curve.json",
         "oof.parquet",
         "run.json",
         "test.parquet",
+        "weights.json",
         "weights.safetensors",
     ]
 
@@ -135,10 +116,10 @@ def test_a_fold_reports_the_loss_of_the_predictions_that_it_keeps(fake_workspace
 def test_a_finished_fold_is_not_trained_again(fake_workspace: FakeWorkspace, monkeypatch: pytest.MonkeyPatch) -> None:
     workspace = fake_workspace()
     first = train_fold(workspace, RECIPE, 0, CPU)
-    before = files_of(fold_folder(workspace, RECIPE, 0))
-    monkeypatch.setattr(crossval, "TrainingRun", None)
+    before = files_of(fold_folder(workspace, RECIPE.recipe_id, 0))
+    monkeypatch.setattr(crossval, "open_fold", None)
     assert train_fold(workspace, RECIPE, 0, CPU) == first == finished_fold(workspace, RECIPE, 0)
-    assert files_of(fold_folder(workspace, RECIPE, 0)) == before
+    assert files_of(fold_folder(workspace, RECIPE.recipe_id, 0)) == before
     assert finished_fold(workspace, RECIPE, 1) is None
     assert finished_fold(workspace, replace(RECIPE, seed=8), 0) is None
 
@@ -158,9 +139,89 @@ def test_an_interrupted_fold_goes_on_to_the_same_predictions(
     train_fold(cut, RECIPE, 0, CPU, epochs.append)
     assert [epoch.epoch for epoch in epochs] == [2]
     for name in ("oof.parquet", "test.parquet"):
-        one, other = (read_table(fold_folder(w, RECIPE, 0) / name, PREDICTIONS) for w in (whole, cut))
+        one, other = (read_table(fold_folder(w, RECIPE.recipe_id, 0) / name, PREDICTIONS) for w in (whole, cut))
         pd.testing.assert_frame_equal(one, other)
-    assert not (fold_folder(cut, RECIPE, 0) / "resume.safetensors").exists()
+    assert not (fold_folder(cut, RECIPE.recipe_id, 0) / "resume.safetensors").exists()
+
+
+def test_a_fold_killed_within_an_epoch_goes_on_from_its_last_checkpoint(
+    fake_workspace: FakeWorkspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, cut = fake_workspace("whole"), fake_workspace("cut")
+    train_fold(whole, RECIPE, 0, CPU)
+    step, n_steps, wanted = TrainingRun.step, 0, 4
+
+    def killed(run: TrainingRun, *batch: Any) -> Any:
+        nonlocal n_steps
+        n_steps += 1
+        if n_steps == wanted:
+            raise KeyboardInterrupt
+        return step(run, *batch)
+
+    monkeypatch.setattr(TrainingRun, "step", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train_fold(cut, RECIPE, 0, CPU, options=TrainOptions(checkpoint_s=0.0))
+    wanted, n_steps = -1, 0
+    train_fold(cut, RECIPE, 0, CPU)
+    in_all = RECIPE.epochs * -(-len(cut.labelled) * 2 // 3 // RECIPE.batch_size)
+    assert n_steps <= in_all - 3 + 1
+    for name in ("oof.parquet", "test.parquet"):
+        one, other = (read_table(fold_folder(w, RECIPE.recipe_id, 0) / name, PREDICTIONS) for w in (whole, cut))
+        pd.testing.assert_frame_equal(one, other)
+
+
+def test_every_epoch_s_weights_and_embeddings_are_kept_where_asked(fake_workspace: FakeWorkspace) -> None:
+    workspace = fake_workspace()
+    recipe = replace(RECIPE, snapshots=2, tta="flip")
+    train_fold(workspace, recipe, 0, CPU, options=TrainOptions(keep_snapshots=True, embeddings=True))
+    folder = fold_folder(workspace, recipe.recipe_id, 0)
+    assert {"epoch_01.safetensors", "epoch_02.safetensors", "best.safetensors"} <= set(files_of(folder))
+    for kind in ("oof", "test"):
+        ids = read_table(folder / f"{kind}.parquet", PREDICTIONS)["image_id"].tolist()
+        e_MND = read_embeddings(folder / f"{kind}_embeddings.parquet", ids[::-1])
+        assert e_MND.shape == (2, len(ids), 128)
+        assert np.isfinite(e_MND).all()
+        assert e_MND.std(axis=1).max() > 0
+        assert not np.array_equal(e_MND[0], e_MND[1])
+
+
+def test_an_average_that_predicts_leaves_the_last_weights_too(fake_workspace: FakeWorkspace) -> None:
+    workspace = fake_workspace()
+    recipe = replace(RECIPE, ema_decay=0.9)
+    train_fold(workspace, recipe, 0, CPU)
+    folder = fold_folder(workspace, recipe.recipe_id, 0)
+    weights, last = (load_model(folder / f"{name}.safetensors", CPU)[0].networks[0] for name in ("weights", "last"))
+    pairs = zip(weights.parameters(), last.parameters(), strict=True)
+    assert any(not torch.equal(one, other) for one, other in pairs)
+
+
+def test_the_sidecar_says_what_the_weights_are_and_names_no_patient(fake_workspace: FakeWorkspace) -> None:
+    workspace = fake_workspace()
+    train_fold(workspace, RECIPE, 0, CPU)
+    folder = fold_folder(workspace, RECIPE.recipe_id, 0)
+    text = (folder / "weights.json").read_text(encoding="utf-8")
+    about = json.loads(text)
+    assert Recipe.from_dict(about["recipe"]) == RECIPE
+    assert about["fold"] == 0
+    assert about["fold_plan_hash"] == workspace.fold_plan.plan_hash
+    patients = workspace.slices["patient_id"]
+    assert about["learnt_from"] == sorted(patient_marks(patients[fold_rows(workspace, 0).train]))
+    assert not [patient for patient in patients.unique() if patient in text]
+
+
+def test_the_best_epoch_is_kept_and_does_not_predict(fake_workspace: FakeWorkspace) -> None:
+    workspace = fake_workspace()
+    recipe = replace(RECIPE, lr=0.3, epochs=6, lr_schedule="constant")
+    epochs: list[EpochResult] = []
+    train_fold(workspace, recipe, 0, CPU, epochs.append)
+    losses = [epoch.val_weighted_log_loss for epoch in epochs]
+    folder = fold_folder(workspace, recipe.recipe_id, 0)
+    best = json.loads((folder / "best.json").read_text(encoding="utf-8"))
+    assert best["val_weighted_log_loss"] == min(losses)
+    assert best["epoch"] == losses.index(min(losses)) + 1 < recipe.epochs
+    kept = finished_fold(workspace, recipe, 0)
+    assert kept is not None
+    assert kept.val_weighted_log_loss == losses[-1]
 
 
 def test_a_fold_begun_on_another_plan_is_not_taken_up(fake_workspace: FakeWorkspace) -> None:
@@ -199,7 +260,7 @@ def test_a_run_is_put_together_from_all_folds_or_not_at_all(fake_workspace: Fake
     with pytest.raises(DataError, match=r"folds \[1, 2\] of recipe .* are not trained yet: run `ichtune train`"):
         assemble_run(workspace, RECIPE)
     train_all(workspace)
-    path = fold_folder(workspace, RECIPE, 2) / "oof.parquet"
+    path = fold_folder(workspace, RECIPE.recipe_id, 2) / "oof.parquet"
     write_table(read_table(path, PREDICTIONS).iloc[1:], path, PREDICTIONS)
     with pytest.raises(DataError, match=r"must cover each of the 50 labelled slices once, got 49 rows of 49 slices"):
         assemble_run(workspace, RECIPE)
@@ -209,7 +270,7 @@ def test_a_run_is_put_together_from_all_folds_or_not_at_all(fake_workspace: Fake
 def test_a_fold_whose_record_is_damaged_says_so(fake_workspace: FakeWorkspace) -> None:
     workspace = fake_workspace()
     train_fold(workspace, RECIPE, 0, CPU)
-    folder = fold_folder(workspace, RECIPE, 0)
+    folder = fold_folder(workspace, RECIPE.recipe_id, 0)
     (folder / "run.json").write_text("{}", encoding="utf-8")
     with pytest.raises(DataError, match=r"run.json is no record of a run"):
         finished_fold(workspace, RECIPE, 0)
@@ -222,7 +283,7 @@ def test_a_recipe_that_diverges_ends_with_its_name(
 ) -> None:
     workspace = fake_workspace()
     diverged = EpochResult(1, float("nan"), float("nan"), 1e-2, 1.0, 1.0)
-    monkeypatch.setattr(TrainingRun, "run_epoch", lambda run: diverged)
+    monkeypatch.setattr(TrainingRun, "run_epoch", lambda run, after_step: diverged)
     with pytest.raises(NothingUsableError, match=r"diverged in epoch 1 of fold 0.*lower its lr"):
         train_fold(workspace, RECIPE, 0, CPU)
     assert finished_fold(workspace, RECIPE, 0) is None
@@ -235,27 +296,13 @@ def test_without_unlabelled_slices_there_is_no_test_prediction(fake_workspace: F
     assert workspace.predictions("test").empty
 
 
-def test_native_slices_of_several_sizes_name_the_option_that_mends_it(fake_workspace: FakeWorkspace) -> None:
-    workspace = fake_workspace()
-    sizes = np.where(np.arange(len(workspace.slices)) % 2, 32, 64)
-    slices = workspace.slices.assign(rows_px=sizes, columns_px=sizes)
-    write_table(slices, workspace.layout.slices, SLICES)
-    cache_to_read(workspace, 32, "none")
-    native = Workspace(workspace.layout.root)
-    native.hu_cache.size_px = None
-    with pytest.raises(
-        DataError, match=r"got 2 sizes in a native cache; run `ichtune prepare .* --size 32 --crop none"
-    ):
-        open_batches(native, RECIPE)
-
-
 def test_a_recipe_reads_the_cache_with_its_crop(fake_workspace: FakeWorkspace) -> None:
     workspace = with_crop(fake_workspace())
     recipe = replace(RECIPE, crop="head")
     assert open_batches(workspace, recipe).cache.cache_id == "cropped"
     assert open_batches(workspace, RECIPE).cache.cache_id == workspace.about["cache_id"]
     train_fold(workspace, recipe, 0, CPU)
-    kept = json.loads((fold_folder(workspace, recipe, 0) / "run.json").read_text(encoding="utf-8"))
+    kept = json.loads((fold_folder(workspace, recipe.recipe_id, 0) / "run.json").read_text(encoding="utf-8"))
     assert kept["read_cache_id"] == "cropped"
     assert kept["cache_id"] == workspace.about["cache_id"]
 
@@ -264,11 +311,6 @@ def test_a_cache_that_is_added_later_leaves_a_trained_fold_as_it_is(fake_workspa
     workspace = fake_workspace()
     trained = train_fold(workspace, RECIPE, 0, CPU)
     assert finished_fold(with_crop(workspace), RECIPE, 0) == trained
-
-
-def test_a_crop_that_was_not_prepared_names_the_command(fake_workspace: FakeWorkspace) -> None:
-    with pytest.raises(DataError, match=r"no cache with crop 'tight', only none; build it with `ichtune prepare"):
-        open_batches(fake_workspace(), replace(RECIPE, crop="tight"))
 
 
 def test_plans_of_this_test_differ(fake_workspace: FakeWorkspace) -> None:

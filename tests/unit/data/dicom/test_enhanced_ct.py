@@ -59,6 +59,15 @@ def test_a_frames_own_group_goes_before_the_shared_one(header, groups):
     assert second.image_type == header.image_type
 
 
+def test_the_window_of_a_frame_lies_in_its_groups(header, groups):
+    of_file = replace(header, window_hu=(40.0, 400.0))
+    assert frame_header(header, groups, 0).window_hu is None
+    assert frame_header(of_file, groups, 0).window_hu == (40, 400)
+    groups.shared.FrameVOILUTSequence = [item(WindowCenter=["35", "600"], WindowWidth=["90", "2800"])]
+    groups.frames[1].FrameVOILUTSequence = [item(WindowCenter="80", WindowWidth="200")]
+    assert [frame_header(of_file, groups, frame).window_hu for frame in (0, 1)] == [(35, 90), (80, 200)]
+
+
 def test_one_of_several_frames_needs_a_place_of_its_own(header, groups):
     """The position at the top of the file is that of one frame at most."""
     del groups.frames[1].PlanePositionSequence

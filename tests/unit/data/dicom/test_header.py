@@ -115,6 +115,37 @@ def test_a_needed_tag_that_is_no_number_is_refused_without_quoting_text(value):
     assert "abc" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("center", "width", "window"),
+    [
+        ("40", "80", (40, 80)),
+        ("00036\\00036", "00080\\00080", (36, 80)),
+        ("40\\600", "80\\2800", (40, 80)),
+        ("40\\wide", "80", (40, 80)),
+        (" -6.5E+02 ", "+1500.", (-650, 1500)),
+        ("40", "0.5", (40, 0.5)),
+        ("40", "0", None),
+        ("40", "-80", None),
+        ("40", "nan", None),
+        ("inf", "80", None),
+        ("40", "1e30", None),
+        ("brain", "80", None),
+        ("\\40", "80\\80", None),
+        ("4_0", "80", None),
+        ("\u0664\u0660", "80", None),
+        ("40", "", None),
+        (None, "80", None),
+        (None, None, None),
+    ],
+)
+def test_the_window_is_the_first_one_or_none(center, width, window):
+    dataset = FileDataset("", {}, file_meta=FileMetaDataset())
+    for number, value in ((0x00281050, center), (0x00281051, width)):
+        if value is not None:
+            dataset.add_new(number, "LO", value)
+    assert header_of(dataset).window_hu == window
+
+
 def test_vectors_of_another_length_count_as_absent():
     dataset = FileDataset("", {}, file_meta=FileMetaDataset())
     dataset.add_new(0x00280030, "LO", ["0.5", "0.25"])

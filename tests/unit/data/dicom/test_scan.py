@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydicom import Dataset
+from pydicom import Dataset, dcmread
 from pydicom.dataset import FileMetaDataset
+from pydicom.multival import MultiValue
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from ichtune.data.dicom.parse import ParsedFile, parse, parse_with_pydicom
@@ -99,7 +100,8 @@ def file(syntax: str = ExplicitVRLittleEndian, is_undefined: bool = False, **tag
     return stream.getvalue()
 
 
-BASES = [file(syntax, is_undefined) for syntax in SYNTAXES for is_undefined in (False, True)]
+WINDOWS = {"WindowCenter": ["40", "600"], "WindowWidth": ["80", "2800"]}
+BASES = [file(syntax, is_undefined, **WINDOWS) for syntax in SYNTAXES for is_undefined in (False, True)]
 
 
 @pytest.mark.parametrize("syntax", SYNTAXES)
@@ -120,7 +122,9 @@ def test_plain_files_are_scanned(syntax, is_undefined):
 def test_every_encoding_of_the_competition_is_scanned(encoding):
     series = SeriesHeader("ID_p", "ID_st", "ID_se", encoding, "30\\40", "80\\80", True, True, 0.5, (1, 0, 0, 0, 1, 0))
     stored = stored_pixels(np.full((16, 16), 40, np.int16), np.zeros((16, 16), bool), encoding)
-    assert is_scanned(encode_file(series, "ID_1", (0, 0, 1), stored))
+    data = encode_file(series, "ID_1", (0, 0, 1), stored)
+    assert is_scanned(data)
+    assert parse(data).header.window_hu == (30, 80)
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="real test files are not beside this checkout")
@@ -138,6 +142,47 @@ def test_real_files_are_read_alike(folder):
             ),
         }
         assert scanned == names
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="real test files are not beside this checkout")
+def test_windows_of_real_files_are_those_that_pydicom_finds():
+    paths = sorted(SHARED.glob("*/*.dcm"))
+    windows = {}
+    for path in paths:
+        data = path.read_bytes()
+        dataset = dcmread(io.BytesIO(data), stop_before_pixels=True)
+        expected = [dataset.get(keyword) for keyword in ("WindowCenter", "WindowWidth")]
+        first = [value[0] if isinstance(value, MultiValue) else value for value in expected]
+        windows[path.parent.name] = parse(data).header.window_hu
+        assert windows[path.parent.name] == (None if None in first else tuple(map(float, first))), path.name
+    assert len(paths) == 28 + 16
+    assert windows["head_ct_tilt"] is not None
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES)
+@pytest.mark.parametrize(
+    ("center", "width", "window"),
+    [
+        (b"40", b"80", (40, 80)),
+        (b"00036\\00036", b"00080\\00080", (36, 80)),
+        (b"40\\x ", b"80", (40, 80)),
+        (b"forty ", b"80", None),
+        (b"40", b"-1", None),
+        (b"\xb4\xb0", b"80", None),
+        (b"", b"80", None),
+    ],
+)
+def test_windows_are_scanned(syntax, center, width, window):
+    data = file(syntax)
+    at = data.index(b"\x28\x00\x52\x10")
+    for tag, text in ((0x00281050, center), (0x00281051, width)):
+        value = text + b" " * (len(text) % 2)
+        made = explicit(tag, b"DS", value)
+        if syntax == ImplicitVRLittleEndian:
+            made = made[:4] + struct.pack("<I", len(value)) + value
+        data, at = data[:at] + made + data[at:], at + len(made)
+    assert is_scanned(data)
+    assert parse(data).header.window_hu == window
 
 
 def explicit(tag: int, vr: bytes, value: bytes) -> bytes:

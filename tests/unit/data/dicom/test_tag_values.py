@@ -37,6 +37,15 @@ def test_what_is_no_number_is_refused_without_quoting_it(raw):
     assert of(raw).optional("tag") is None
 
 
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [(b"40\\600", 40), (b"40\\x", 40), (b" 00036 ", 36), (b"\\7", None), (b"x\\7", None), (b"1_0", None), (b"", None)],
+)
+def test_the_first_of_several_values_need_not_agree_with_the_others(raw, expected):
+    assert of(raw).first("tag") == expected
+    assert of("\u0664".encode()).first("tag") is None
+
+
 @pytest.mark.parametrize(("vr", "code"), [("US", "H"), ("SS", "h"), ("UL", "I"), ("FL", "f"), ("FD", "d")])
 def test_binary_numbers_in_both_byte_orders(vr, code):
     assert of(struct.pack(f"<{code}", 12), vr).scalar("tag") == 12

@@ -1,0 +1,99 @@
+"""How fast a recipe trains, beside the bare network: what reading, windows, augmentation and bookkeeping cost.
+
+Dimension key: B batch, C channels, K targets.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import islice
+
+import torch
+
+from ichtune.training.devices import autocast
+from ichtune.training.loop import TrainingRun
+from ichtune.training.losses import reduce_loss
+
+#: Steps before anything is timed: allocators, caches and compilers settle.
+WARM_UP = 2
+
+
+@dataclass(frozen=True)
+class TrainingSpeed:
+    """Images a second of training and of the bare network, medians over the rounds, and the median of their ratios.
+
+    Attributes:
+        images_per_second: of whole optimizer steps on slices from the cache.
+        bare_per_second: of forward and backward passes of the same network on a random tensor, with no optimizer.
+        ratio: median over rounds of the first over the second, measured one after the other.
+        peak_memory_mb: most memory that tensors took on a GPU; None on a CPU.
+    """
+
+    images_per_second: float
+    bare_per_second: float
+    ratio: float
+    peak_memory_mb: float | None
+
+
+def measure_speed(run: TrainingRun, n_steps: int = 5, n_rounds: int = 5) -> TrainingSpeed:
+    """Time whole training steps and bare ones of one run, in turns.
+
+    The run's weights change; its history does not.
+
+    Args:
+        run: at its start.
+        n_steps: steps of each kind in a round.
+        n_rounds: rounds; medians are taken over them.
+    """
+    batches = run.endless()
+    batch_size = run.recipe.batch_size
+    x_BCHW = torch.randn(batch_size, run.recipe.n_channels, *[run.recipe.image_px] * 2, device=run.device)
+    x_BCHW = x_BCHW.contiguous(memory_format=torch.channels_last)
+    if run.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(run.device)
+
+    def whole() -> int:
+        n_images = 0
+        for batch in islice(batches, n_steps):
+            run.step(batch)
+            n_images += len(batch.y_BK)
+        return n_images
+
+    def bare() -> int:
+        for _ in range(n_steps):
+            _bare_step(run, x_BCHW)
+        return n_steps * batch_size
+
+    for batch in islice(batches, WARM_UP):
+        run.step(batch)
+        _bare_step(run, x_BCHW)
+    rounds = [(_per_second(whole, run.device), _per_second(bare, run.device)) for _ in range(n_rounds)]
+    is_cuda = run.device.type == "cuda"
+    return TrainingSpeed(
+        images_per_second=statistics.median(one for one, _ in rounds),
+        bare_per_second=statistics.median(other for _, other in rounds),
+        ratio=statistics.median(one / other for one, other in rounds),
+        peak_memory_mb=torch.cuda.max_memory_allocated(run.device) / 2**20 if is_cuda else None,
+    )
+
+
+def _bare_step(run: TrainingRun, x_BCHW: torch.Tensor) -> None:
+    network = run.network
+    network.zero_grad(set_to_none=True)
+    with autocast(run.device):
+        logits_BK = network.body(x_BCHW)
+    reduce_loss(logits_BK.float().square(), torch.ones_like(logits_BK, dtype=torch.float32)).backward()
+
+
+def _per_second(work: Callable[[], int], device: torch.device) -> float:
+    _finish(device)
+    start = time.perf_counter()
+    n_images = work()
+    _finish(device)
+    return n_images / (time.perf_counter() - start)
+
+
+def _finish(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
