@@ -4,7 +4,8 @@ Dimension key: M members, N slices, L labels in the order of ``ichtune.labels.LA
 """
 
 from abc import ABC, abstractmethod
-from typing import Self
+from collections.abc import Mapping
+from typing import Any, Self
 
 import numpy as np
 
@@ -18,7 +19,8 @@ class Blender(ABC):
 
     What every implementation keeps: predictions are probabilities in [0, 1]; hard 0 and 1, duplicated members
     and a single member give finite results; row order does not matter; ``fit`` reads nothing but its
-    arguments, so that fitting on some folds and predicting another one is honest.
+    arguments, so that fitting on some folds and predicting another one is honest; what ``learned`` returns goes
+    through JSON and makes a blender that predicts the same to the last bit.
     """
 
     #: Weight of each member for each label, (M, L), columns summing to one; None before ``fit`` or where
@@ -38,6 +40,40 @@ class Blender(ABC):
     @abstractmethod
     def predict(self, p_MNL: np.ndarray) -> np.ndarray:
         """Combine probabilities (M, N, L), members in the order of ``fit``: float64 (N, L) in [0, 1]."""
+
+    def learned(self) -> dict[str, Any]:
+        """Return what ``fit`` learned as plain values for JSON.
+
+        Here that is ``weights_``; a blender that predicts from more extends this and ``restore``.
+        """
+        return {"weights_": None if self.weights_ is None else self.weights_.tolist()}
+
+    def restore(self, learned: Mapping[str, Any]) -> Self:
+        """Take what ``learned`` returned of a blender with the same settings: as if fitted again on the same rows.
+
+        Raises:
+            DataError: not what such a blender learns.
+        """
+        if "weights_" not in learned:
+            raise DataError(f"what a blender has learned must hold weights_, got {sorted(learned)}")
+        told = learned["weights_"]
+        self.weights_ = None if told is None else _weights(told)
+        return self
+
+
+def _weights(told: Any) -> np.ndarray:
+    """Return weights (M, L) that were kept as nested lists."""
+    try:
+        weights_ML = np.array(told, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"a blender's weights must be rows of {len(LABELS)} numbers, got {str(told)[:60]!r}") from error
+    is_table = weights_ML.ndim == 2 and len(weights_ML) > 0 and weights_ML.shape[1] == len(LABELS)
+    if not is_table or not np.isfinite(weights_ML).all() or (weights_ML < 0).any():
+        raise DataError(
+            f"a blender's weights must be at least 0, a row a member and a column for each of {len(LABELS)} labels, "
+            f"got shape {weights_ML.shape}: {str(told)[:60]}"
+        )
+    return weights_ML
 
 
 def check_members(p_MNL: np.ndarray, n_members: int | None = None) -> None:

@@ -132,6 +132,7 @@ def _about(result: BlendResult) -> dict[str, Any]:
         "collapsed": panel.collapsed,
         "unfinished": list(panel.unfinished),
         "weights": result.weights,
+        "learned": result.fitted.blender.learned(),
         "duality_gap": gap if gap is None or np.isfinite(gap) else None,
         "loss": next(row for row in result.ladder if row["name"] == BLEND),
         "per_label": per_label_log_loss(panel.y_NL, result.p_crossfit_NL),

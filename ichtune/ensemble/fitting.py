@@ -6,7 +6,9 @@ itself.
 Dimension key: M members, S chosen members, N slices, L labels.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +17,7 @@ from ichtune.ensemble.base import Blender
 from ichtune.ensemble.blenders import create_blender
 from ichtune.ensemble.crossfit import crossfit
 from ichtune.ensemble.spec import BlendSpec
+from ichtune.errors import DataError
 from ichtune.metrics import weighted_log_loss
 
 
@@ -54,6 +57,23 @@ def fit_blend(spec: BlendSpec, p_MNL: np.ndarray, y_NL: np.ndarray) -> FittedBle
         chosen = np.sort(np.argsort(losses_M, kind="stable")[: spec.n_top])
     blender = create_blender(spec.blender, spec.parameters)
     return FittedBlend(spec, chosen, blender.fit(_take(p_MNL, chosen), y_NL))
+
+
+def restore_blend(spec: BlendSpec, learned: Mapping[str, Any], n_members: int) -> FittedBlend:
+    """Return a fitted blend from what its blender has learned, without the rows that it was fitted on.
+
+    Args:
+        spec: what was asked for.
+        learned: ``FittedBlend.blender.learned()``, as it was or read back from JSON.
+        n_members: how many members were chosen; the blend takes these alone, in the order in which they were.
+
+    Raises:
+        DataError: not what such a blender learns, or of another number of members.
+    """
+    blender = create_blender(spec.blender, spec.parameters).restore(learned)
+    if blender.weights_ is not None and len(blender.weights_) != n_members:
+        raise DataError(f"the blend has weights of {len(blender.weights_)} members, got {n_members} members")
+    return FittedBlend(spec, np.arange(n_members), blender)
 
 
 def crossfit_blend(spec: BlendSpec, p_MNL: np.ndarray, y_NL: np.ndarray, fold_N: np.ndarray) -> np.ndarray:

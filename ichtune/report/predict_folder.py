@@ -1,34 +1,35 @@
 """Predictions of a blend on a new folder of DICOM files: reader, cache, fold models, blend, one CSV.
 
-Dimension key: M members, T new slices, L labels.
+Dimension key: M members, F fold models, T new slices, L labels.
 """
 
 import hashlib
-import json
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
+from ichtune.data.dataset import SliceBatches
 from ichtune.data.prepare import PrepareSpec, prepare
 from ichtune.ensemble.equal_mean_logit import mean_of_logits
-from ichtune.ensemble.fitting import FittedBlend, fit_blend
-from ichtune.ensemble.members import Panel, load_panel
-from ichtune.ensemble.spec import BlendSpec
-from ichtune.errors import DataError
-from ichtune.recipe import CROPS, Recipe
-from ichtune.report.json_files import read_json_object
+from ichtune.errors import StorageError
+from ichtune.report.bundle import read_bundle
+from ichtune.report.fold_ensemble import CacheNeed, EnsembleMember, FoldEnsemble, ensemble_of
 from ichtune.tables import P_COLUMNS, whole_file
-from ichtune.training.crossval import open_batches
-from ichtune.training.loop import best_device
+from ichtune.training.devices import best_device
+from ichtune.training.fold_run import open_batches
 from ichtune.training.predict import load_model, predict_rows
 from ichtune.workspace import Workspace
 
-#: Columns that precede the six probabilities in the CSV.
-ABOUT_COLUMNS = ("image_id", "path", "status", "reason")
+#: Columns that precede the probabilities in the CSV.
+ABOUT_COLUMNS = ("image_id", "series_instance_uid", "path", "status", "reason")
+#: Largest probability of any slice of the series; columns of the CSV after those of the slice itself.
+SERIES_P_COLUMNS = tuple(f"series_{column}" for column in P_COLUMNS)
+#: Told how many fold models are done, and how many there are.
 OnStep = Callable[[int, int], None]
 
 
@@ -39,106 +40,128 @@ class FolderPredictions:
     frame: pd.DataFrame
     n_predicted: int
     n_refused: int
+    n_series: int
     n_models: int
+    generated: bool
 
 
-def predict_folder(
-    workspace: Workspace, dicom_dir: Path, size_px: int | None = None, on_step: OnStep | None = None
-) -> FolderPredictions:
+def predict_with_workspace(workspace: Workspace, dicom_dir: Path, on_step: OnStep | None = None) -> FolderPredictions:
     """Predict every slice below a folder with the workspace's last blend.
 
-    Args:
-        workspace: with trained runs and a blend.
-        dicom_dir: DICOM files that need no labels; every one becomes a row of the result.
-        size_px: side of the cached slices; by default that of the caches which the models learnt from.
-        on_step: called with fold models done and all fold models.
+    The slices are read into a workspace of their own inside this one, so that a second call reads no file again.
 
     Raises:
         DataError: no blend yet, missing weights, or no such folder.
+        NothingUsableError: not one usable CT slice in the folder.
     """
-    spec, recipe_ids = last_blend(workspace)
-    panel = load_panel(workspace, recipe_ids)
-    fitted = fit_blend(spec, panel.p_MNL, panel.y_NL)
-    recipes = [_recipe(workspace, panel.members[m].recipe_id) for m in fitted.chosen]
-    new = _prepared(workspace, dicom_dir, recipes, size_px)
-    rows = new.slices.index[new.slices["status"] == "ok"].to_numpy()
-    p_MTL = _member_predictions(workspace, new, panel, fitted, rows, on_step)
-    frame = new.slices[list(ABOUT_COLUMNS)].copy()
-    p_TL = fitted.predict(p_MTL)
-    for column, values in zip(P_COLUMNS, p_TL.T, strict=True):
-        frame[column] = np.nan
-        frame.loc[rows, column] = values
-    n_models = len(fitted.chosen) * workspace.fold_plan.k
-    return FolderPredictions(frame, len(rows), len(frame) - len(rows), n_models)
+    ensemble = ensemble_of(workspace)
+    source = f"{dicom_dir.resolve()} {ensemble.caches[0]}"  # crops depend on the cache that is prepared first
+    name = hashlib.sha256(source.encode()).hexdigest()[:12]
+    return predict_folder(ensemble, dicom_dir, workspace.layout.new / name, on_step)
 
 
-def last_blend(workspace: Workspace) -> tuple[BlendSpec, list[str]]:
-    """Return how the newest blend of a workspace was made, and the recipe_ids that it was made of.
+def predict_with_bundle(
+    bundle: Path, dicom_dir: Path, work_dir: Path | None = None, on_step: OnStep | None = None
+) -> FolderPredictions:
+    """Predict every slice below a folder with a bundle, without the workspace that it was made from.
 
-    Runs that were trained since are no part of it: what predicts is what was scored.
+    Args:
+        bundle: what ``ichtune bundle`` wrote.
+        dicom_dir: DICOM files that need no labels; every one becomes a row of the result.
+        work_dir: where the slices are cached until the end; by default where the system keeps temporary files.
+        on_step: see ``OnStep``.
 
     Raises:
-        DataError: there is none.
+        DataError: no bundle, a weights file that is missing or has changed, or no such folder.
+        NothingUsableError: not one usable CT slice in the folder.
+        StorageError: no temporary folder can be made there.
     """
-    paths = sorted(workspace.layout.blends.glob("*/blend.json"), key=lambda path: (path.stat().st_mtime_ns, path))
-    if not paths:
-        _ = workspace.about
-        raise DataError(f"no blend in {workspace.layout.blends}: run `ichtune blend` first")
-    about: dict[str, Any] = json.loads(paths[-1].read_text(encoding="utf-8"))
-    told = about["spec"]
-    members = tuple(told["members"]) if isinstance(told["members"], list) else told["members"]
-    recipe_ids = [member["recipe_id"] for member in about["members"]]
-    return BlendSpec(**{**told, "members": members}), recipe_ids
+    ensemble = read_bundle(bundle)
+    try:
+        if work_dir is not None:
+            work_dir.mkdir(parents=True, exist_ok=True)
+        folder = tempfile.TemporaryDirectory(prefix="ichtune-predict-", dir=work_dir, ignore_cleanup_errors=True)
+    except OSError as error:
+        raise StorageError(f"cannot make a temporary folder in {work_dir}: {error.strerror or error}") from error
+    with folder as name:
+        return predict_folder(ensemble, dicom_dir, Path(name) / "new", on_step)
 
 
-def _recipe(workspace: Workspace, recipe_id: str) -> Recipe:
-    """The recipe of a run that is trained on every fold."""
-    path = workspace.layout.runs / recipe_id / "recipe.json"
-    about = read_json_object(path, "train")
-    if about is None or "recipe" not in about:
-        raise DataError(f"{path} does not hold the run's recipe; run `ichtune train` again")
-    return Recipe.from_dict(about["recipe"])
+def predict_folder(
+    ensemble: FoldEnsemble, dicom_dir: Path, out: Path, on_step: OnStep | None = None
+) -> FolderPredictions:
+    """Predict every slice below a folder with the fold models of an ensemble, one after the other.
 
+    Args:
+        ensemble: models and blend; every weights file is checked before a DICOM file is read.
+        dicom_dir: DICOM files that need no labels; every one becomes a row of the result.
+        out: workspace to prepare the slices into; what it holds of the same files is not read again.
+        on_step: see ``OnStep``.
 
-def _prepared(workspace: Workspace, dicom_dir: Path, recipes: Sequence[Recipe], size_px: int | None) -> Workspace:
-    """Read the folder into a workspace of its own inside this one, so that a second call reads no file again.
-
-    It gets a cache for each size and crop that the recipes read here.
+    Raises:
+        DataError: weights that are missing or have changed, or no such folder.
+        NothingUsableError: not one usable CT slice in the folder.
     """
-    name = hashlib.sha256(str(dicom_dir.resolve()).encode()).hexdigest()[:12]
-    out = workspace.layout.new / name
-    crops_of: dict[int | None, set[str]] = {}
-    for recipe in recipes:
-        size = size_px or workspace.cache_for(recipe.image_px, recipe.crop).size_px
-        crops_of.setdefault(size, set()).add(recipe.crop)
-    for size, crops in sorted(crops_of.items(), key=lambda item: CROPS[0] not in item[1]):  # whole slices first
-        prepare(PrepareSpec(dicom_dir=dicom_dir, labels=None, out=out, size_px=size, crops=tuple(sorted(crops))))
+    for weights in ensemble.weights:
+        weights.check()
+    new = _prepared(dicom_dir, out, ensemble.caches)
+    rows = new.slices.index[new.slices["status"] == "ok"].to_numpy()
+    p_TL = ensemble.blend.predict(_member_predictions(ensemble, new, rows, on_step))
+    frame = new.slices[list(ABOUT_COLUMNS)].copy()
+    frame[list(P_COLUMNS)] = np.nan
+    frame.loc[rows, list(P_COLUMNS)] = p_TL
+    frame = with_series(frame)
+    return FolderPredictions(
+        frame=frame,
+        n_predicted=len(rows),
+        n_refused=len(frame) - len(rows),
+        n_series=frame["series_instance_uid"][frame[SERIES_P_COLUMNS[0]].notna()].nunique(),
+        n_models=len(ensemble.weights),
+        generated=ensemble.trained_on.generated,
+    )
+
+
+def _prepared(dicom_dir: Path, out: Path, caches: tuple[CacheNeed, ...]) -> Workspace:
+    """Read the folder into a workspace with these caches, in their order."""
+    for need in caches:
+        prepare(PrepareSpec(dicom_dir=dicom_dir, labels=None, out=out, size_px=need.size_px, crops=(need.crop,)))
     return Workspace(out)
 
 
-def _member_predictions(
-    workspace: Workspace,
-    new: Workspace,
-    panel: Panel,
-    fitted: FittedBlend,
-    rows: np.ndarray,
-    on_step: OnStep | None,
-) -> np.ndarray:
-    """Return each member's mean over its fold models in log odds (M, T, L); members without a part stay at one half."""
-    k = workspace.fold_plan.k
-    p_MTL = np.full((len(panel.members), len(rows), len(P_COLUMNS)), 0.5)
-    done, device = 0, best_device()
-    for m in fitted.chosen:
-        folder = workspace.layout.runs / panel.members[m].recipe_id
-        p_FTL = []
-        for fold in range(k):
-            model, recipe = load_model(folder / f"fold_{fold}" / "weights.safetensors", device)
-            p_FTL.append(predict_rows(model, recipe, open_batches(new, recipe), rows, device))
-            done += 1
+def _member_predictions(ensemble: FoldEnsemble, new: Workspace, rows: np.ndarray, on_step: OnStep | None) -> np.ndarray:
+    """Return each member's mean over its fold models in log odds (M, T, L)."""
+    n_models, device = len(ensemble.weights), best_device()
+    p_MTL = np.empty((len(ensemble.members), len(rows), len(P_COLUMNS)))
+    n_done = 0
+    for m, member in enumerate(ensemble.members):
+        data = open_batches(new, member.recipe)
+        p_FTL = np.empty((len(member.folds), *p_MTL.shape[1:]))
+        for f in range(len(member.folds)):
+            p_FTL[f] = _fold_predictions(member, f, data, rows, device)
+            n_done += 1
             if on_step is not None:
-                on_step(done, len(fitted.chosen) * k)
-        p_MTL[m] = mean_of_logits(np.stack(p_FTL))
+                on_step(n_done, n_models)
+        p_MTL[m] = mean_of_logits(p_FTL)
     return p_MTL
+
+
+def _fold_predictions(
+    member: EnsembleMember, f: int, data: SliceBatches, rows: np.ndarray, device: torch.device
+) -> np.ndarray:
+    """Predict with one fold model (T, L); it is gone before the next one is loaded."""
+    model, recipe = load_model(member.folds[f].path, device)
+    return predict_rows(model, recipe, data, rows, device)
+
+
+def with_series(frame: pd.DataFrame) -> pd.DataFrame:
+    """Add each label's largest probability in the series to every row of the series, refused ones among them.
+
+    A bleed that is seen on one slice is in the series, so the series is as suspicious as its most suspicious slice. The
+    columns stay empty where the series is not known or has no readable slice.
+    """
+    series = frame["series_instance_uid"].replace("", pd.NA)
+    largest = frame[list(P_COLUMNS)].groupby(series).transform("max")
+    return frame.assign(**{name: largest[p] for name, p in zip(SERIES_P_COLUMNS, P_COLUMNS, strict=True)})
 
 
 def write_predictions(predictions: FolderPredictions, path: Path) -> None:

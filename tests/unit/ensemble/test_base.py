@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from ichtune.ensemble.base import check_fit, check_members
+from ichtune.ensemble.equal_mean import EqualMean
 from ichtune.errors import DataError
 from ichtune.labels import N_LABELS
 
@@ -41,3 +42,27 @@ def test_nan_is_refused_by_member_and_label():
 def test_another_number_of_members_is_refused_in_prediction():
     with pytest.raises(DataError, match="fitted on 3 members, got 2"):
         check_members(P, 3)
+
+
+def test_learned_weights_come_back_as_they_were():
+    weights = np.random.default_rng(0).dirichlet(np.ones(3), N_LABELS).T
+    restored = EqualMean().restore({"weights_": weights.tolist()})
+    np.testing.assert_array_equal(restored.weights_, weights)
+    assert EqualMean().restore({"weights_": None}).weights_ is None
+
+
+@pytest.mark.parametrize(
+    ("learned", "message"),
+    [
+        ({}, r"must hold weights_, got \[\]"),
+        ({"weights_": [[0.5] * N_LABELS, [0.5]]}, "must be rows of 6 numbers"),
+        ({"weights_": [["half"] * N_LABELS]}, "must be rows of 6 numbers"),
+        ({"weights_": [[0.5] * 5]}, r"got shape \(1, 5\)"),
+        ({"weights_": []}, r"got shape \(0,\)"),
+        ({"weights_": [[float("inf")] * N_LABELS]}, "must be at least 0"),
+        ({"weights_": [[-0.5] * N_LABELS]}, "must be at least 0"),
+    ],
+)
+def test_what_no_blender_learned_is_refused(learned, message):
+    with pytest.raises(DataError, match=message):
+        EqualMean().restore(learned)

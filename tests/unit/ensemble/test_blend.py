@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from ichtune.ensemble.blend import ALL_FOLDS, run_blend
+from ichtune.ensemble.fitting import restore_blend
 from ichtune.ensemble.spec import BlendSpec
 from ichtune.labels import LABELS
 from ichtune.metrics import weighted_log_loss
@@ -33,6 +34,15 @@ def test_a_blend_is_written_and_reads_back(make_blend_workspace):
     ladder = json.loads((made.root / "ladder.json").read_text(encoding="utf-8"))
     assert ladder == result.ladder
     assert {"prior", "best_single", "equal_mean", "blend"} <= {row["name"] for row in ladder}
+
+
+def test_the_fitted_blend_can_be_read_from_what_is_written(make_blend_workspace):
+    made = make_blend_workspace()
+    result = run_blend(made.open(), BlendSpec(members={"top": 2}, parameters={"weights": "per_label"}))
+    about = json.loads((made.root / "blends" / result.blend_id / "blend.json").read_text(encoding="utf-8"))
+    restored = restore_blend(BlendSpec(**about["spec"]), about["learned"], len(about["chosen"]))
+    chosen = [member.recipe_id in about["chosen"] for member in result.panel.members]
+    np.testing.assert_array_equal(restored.predict(result.panel.p_MTL[chosen]), result.p_test_TL)
 
 
 def test_blending_good_members_beats_the_best_of_them_and_says_so_honestly(make_blend_workspace):

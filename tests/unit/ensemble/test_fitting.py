@@ -1,9 +1,12 @@
+import json
+
 import numpy as np
 import pytest
 
-from ichtune.ensemble.fitting import crossfit_blend, fit_blend
+from ichtune.ensemble.fitting import crossfit_blend, fit_blend, restore_blend
 from ichtune.ensemble.logits import from_logits
 from ichtune.ensemble.spec import BlendSpec
+from ichtune.errors import DataError
 from ichtune.labels import N_LABELS
 from ichtune.metrics import prior_predictions, weighted_log_loss
 
@@ -43,6 +46,23 @@ def test_clip_and_rule_are_applied_in_prediction():
     p_NL = fit_blend(spec, p, y).predict(p)
     assert p_NL.min() == 0.05
     assert (p_NL[:, 0] >= p_NL[:, 1:].max(axis=1)).all()
+
+
+def test_a_restored_blend_predicts_the_same_bits_from_its_chosen_members_alone():
+    p, y = members()
+    spec = BlendSpec(members={"top": 2}, parameters={"weights": "per_label"}, clip=1e-3, any_rule="at_least_max")
+    fitted = fit_blend(spec, p, y)
+    kept = json.loads(json.dumps({"spec": spec.to_dict(), "learned": fitted.blender.learned()}))
+    restored = restore_blend(BlendSpec(**kept["spec"]), kept["learned"], 2)
+    assert fitted.chosen.tolist() == [1, 3]
+    np.testing.assert_array_equal(restored.predict(p[[1, 3]]), fitted.predict(p))
+
+
+def test_a_blend_of_another_number_of_members_is_not_restored():
+    p, y = members()
+    spec = BlendSpec()
+    with pytest.raises(DataError, match="weights of 4 members, got 3 members"):
+        restore_blend(spec, fit_blend(spec, p, y).blender.learned(), 3)
 
 
 def test_choosing_the_members_is_part_of_what_is_cross_fitted():

@@ -3,18 +3,27 @@
 import hashlib
 import json
 import math
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from ichtune.data.cache.hu_cache import CACHE_FORMAT, index_of, pack_slice
 from ichtune.ensemble.blend import run_blend
 from ichtune.ensemble.spec import BlendSpec
+from ichtune.models.network import create_network
 from ichtune.recipe import Recipe
 from ichtune.report.submission import write_submission
-from ichtune.tables import LABEL_ISSUES, SLICES, TRIALS, write_json, write_table
+from ichtune.tables import LABEL_ISSUES, PREDICTIONS, SLICES, TRIALS, write_json, write_table
+from ichtune.training.crossval import prediction_frame
+from ichtune.training.fold_run import WEIGHTS_FILE, fold_folder, fold_rows, inputs_of, open_batches
+from ichtune.training.predict import load_model, predict_rows, save_model
+from ichtune.training.provenance import patient_marks
+from ichtune.workspace import Workspace
 
 SIZE_PX = 8
 UID = "1.2.840.113619.2.5.1762583153.215519"
@@ -101,3 +110,57 @@ def full_workspace(make_blend_workspace):
     made = make_blend_workspace()
     complete(made)
     return made
+
+
+COMMON = {"architecture": "tiny_convnet", "image_px": 32, "batch_size": 8, "epochs": 1}
+
+
+def write_untrained_run(workspace: Workspace, recipe: Recipe, seed: int = 0) -> None:
+    """Write a run as training leaves it: its fold models are networks that never learnt anything."""
+    inputs = {"recipe_id": recipe.recipe_id, **inputs_of(workspace)}
+    data, run = open_batches(workspace, recipe), workspace.layout.runs / recipe.recipe_id
+    tables: dict[str, list[pd.DataFrame]] = {"oof": [], "test": []}
+    for fold in range(workspace.fold_plan.k):
+        torch.manual_seed(100 * seed + fold)
+        path, rows = fold_folder(workspace, recipe.recipe_id, fold) / WEIGHTS_FILE, fold_rows(workspace, fold)
+        marks = sorted(patient_marks(workspace.slices["patient_id"][rows.train]))
+        states = [create_network(replace(recipe, pretrained=False, warm_start="")).state_dict()]
+        save_model(path, states, recipe, {"fold": fold, **inputs}, learnt_from=marks)
+        model, _ = load_model(path, torch.device("cpu"))
+        for kind, wanted in (("oof", rows.valid), ("test", rows.test)):
+            p_NL = predict_rows(model, recipe, data, wanted, torch.device("cpu"))
+            ids = workspace.slices["image_id"][wanted]
+            tables[kind].append(prediction_frame(recipe, fold, ids, p_NL))
+    write_json({"recipe": recipe.to_dict(), "summary": recipe.summary, **inputs}, run / "recipe.json")
+    for kind, frames in tables.items():
+        write_table(pd.concat(frames, ignore_index=True), run / f"{kind}.parquet", PREDICTIONS, inputs)
+
+
+@pytest.fixture(scope="session")
+def networks_template(session_workspace, tmp_path_factory):
+    """A workspace with runs of two untrained recipes, to be copied."""
+    root = tmp_path_factory.mktemp("networks") / "work"
+    shutil.copytree(session_workspace.layout.root, root)
+    for seed, windows in enumerate(("brain", "subdural")):
+        write_untrained_run(Workspace(root), Recipe(**COMMON, windows=windows), seed)
+    return root
+
+
+@pytest.fixture
+def blended_networks(networks_template, tmp_path):
+    """Return a function that gives a workspace with a blend of untrained networks, one run for each recipe's keys."""
+
+    def make(
+        *recipes: dict[str, object], workspace: Workspace | None = None, spec: BlendSpec | None = None
+    ) -> Workspace:
+        if workspace is None:
+            shutil.copytree(networks_template, tmp_path / "work")
+            workspace = Workspace(tmp_path / "work")
+        if recipes:
+            shutil.rmtree(workspace.layout.runs, ignore_errors=True)
+        for seed, keys in enumerate(recipes):
+            write_untrained_run(workspace, Recipe(**(COMMON | keys)), seed)
+        run_blend(workspace, spec or BlendSpec(blender="equal_mean_logit"))
+        return workspace
+
+    return make

@@ -1,0 +1,47 @@
+"""``ichtune bundle``: the last blend and its models as one folder that predicts without the training data."""
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ichtune.cli.console import note, result, result_json
+from ichtune.cli.options import DEFAULT_WORK, JsonOption, QuietOption, WorkOption
+
+
+def bundle(
+    work: WorkOption = DEFAULT_WORK,
+    out: Annotated[Path, typer.Option(help="The folder to make.")] = Path("ichtune-bundle"),
+    licence: Annotated[
+        str, typer.Option(help="The terms under which you pass the models on, in your words.", show_default=False)
+    ] = "",
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Write it in the place of a bundle that is there.")
+    ] = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Put the last blend and its fold models into one folder, with a model card and nothing of the training data.
+
+    Example: ichtune bundle --work ./ichtune-work --out ./bundle --licence "CC BY 4.0"
+    """
+    from dataclasses import asdict
+
+    from ichtune.report.bundle import write_bundle
+    from ichtune.report.fold_ensemble import ensemble_of
+    from ichtune.workspace import Workspace
+
+    written = write_bundle(ensemble_of(Workspace(work)), out, licence, replace_old=replace)
+    if not licence.strip():
+        note("no licence was given: whoever gets the bundle may not know what is allowed; see --licence", quiet)
+    if as_json:
+        result_json(asdict(written))
+        return
+    if quiet:
+        return
+    result(
+        f"Wrote {written.path}: {written.n_models} models of {written.n_members} recipes, "
+        f"{written.n_bytes / 1e6:,.1f} MB."
+    )
+    result(f"Next: ichtune predict DICOM_DIR --bundle {shlex.quote(str(out))}")

@@ -1,0 +1,61 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from ichtune.cli.main import main
+from ichtune.report import bundle as bundle_module
+from ichtune.report import fold_ensemble
+from ichtune.report.bundle import BundleSummary
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What was to be written."""
+    calls = []
+
+    def write(ensemble, out, licence, *, replace_old):
+        calls.append((ensemble, out, licence, replace_old))
+        return BundleSummary(out, n_members=2, n_models=6, n_bytes=2_500_000, generated=True)
+
+    monkeypatch.setattr(fold_ensemble, "ensemble_of", lambda workspace: workspace.layout.root)
+    monkeypatch.setattr(bundle_module, "write_bundle", write)
+    return calls
+
+
+def test_it_writes_the_last_blend_and_names_the_next_command(asked, tmp_path, capsys):
+    out = tmp_path / "my bundle"
+
+    assert main(["bundle", "--work", str(tmp_path), "--out", str(out), "--licence", "CC BY 4.0", "--replace"]) == 0
+
+    said = capsys.readouterr()
+    assert asked == [(tmp_path, out, "CC BY 4.0", True)]
+    assert "6 models of 2 recipes, 2.5 MB" in said.out
+    assert said.out.splitlines()[-1] == f"Next: ichtune predict DICOM_DIR --bundle '{out}'"
+    assert said.err == ""
+
+
+def test_a_missing_licence_is_remarked(asked, tmp_path, capsys):
+    main(["bundle", "--work", str(tmp_path)])
+    assert "no licence was given" in capsys.readouterr().err
+    assert asked == [(tmp_path, Path("ichtune-bundle"), "", False)]
+
+
+def test_json_and_quiet(asked, tmp_path, capsys):
+    main(["bundle", "--work", str(tmp_path), "--out", "b", "--json", "--quiet"])
+    said = capsys.readouterr()
+    assert json.loads(said.out) == {
+        "path": "b",
+        "n_members": 2,
+        "n_models": 6,
+        "n_bytes": 2_500_000,
+        "generated": True,
+    }
+    assert said.err == ""
+    main(["bundle", "--work", str(tmp_path), "--quiet"])
+    assert capsys.readouterr().out == ""
+
+
+def test_without_a_workspace_it_names_the_command(tmp_path, capsys):
+    assert main(["bundle", "--work", str(tmp_path / "none")]) == 3
+    assert "ichtune prepare" in capsys.readouterr().err

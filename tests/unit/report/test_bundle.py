@@ -1,0 +1,174 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from ichtune.ensemble.spec import BlendSpec
+from ichtune.errors import ConfigError, DataError, StorageError
+from ichtune.report import bundle as module
+from ichtune.report.bundle import read_bundle, write_bundle
+from ichtune.report.fold_ensemble import FoldEnsemble, ensemble_of
+from ichtune.tables import write_json
+from ichtune.training.checkpoint import load_checkpoint
+from ichtune.training.predict import load_model
+from ichtune.workspace import Workspace
+
+PER_LABEL = BlendSpec(parameters={"weights": "per_label"}, clip=1e-4, any_rule="at_least_max")
+
+
+def files_of(folder):
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.fixture
+def made(blended_networks, tmp_path):
+    """A bundle, and the workspace's own ensemble."""
+    ensemble = ensemble_of(blended_networks(spec=PER_LABEL))
+    write_bundle(ensemble, tmp_path / "bundle", "CC BY 4.0")
+    return tmp_path / "bundle", ensemble
+
+
+def test_a_bundle_reads_back_as_the_ensemble_that_it_was_made_from(made):
+    folder, ensemble = made
+    read = read_bundle(folder)
+    p_MNL = np.random.default_rng(0).random((2, 50, 6))
+    np.testing.assert_array_equal(read.blend.predict(p_MNL), ensemble.blend.predict(p_MNL))
+    for field in ("caches", "fold_plan_hash", "trained_on"):
+        assert getattr(read, field) == getattr(ensemble, field)
+    assert [(m.recipe_id, m.name, m.recipe) for m in read.members] == [
+        (m.recipe_id, m.name, m.recipe) for m in ensemble.members
+    ]
+    for own, bundled in zip(ensemble.weights, read.weights, strict=True):
+        bundled.check()
+        assert bundled.fold == own.fold
+        tensors = load_checkpoint(own.path, "weights")[0]
+        copied, about = load_checkpoint(bundled.path, "weights")
+        assert all(torch.equal(copied[name], tensor) for name, tensor in tensors.items())
+        assert copied.keys() == tensors.keys()
+        assert about["fold_plan_hash"] == ensemble.fold_plan_hash
+        load_model(bundled.path, torch.device("cpu"))
+
+
+def test_bundle_json_says_what_there_is(made):
+    folder, ensemble = made
+    about = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
+    assert {"schema_version", "ichtune_version", "bundle_format"} <= about.keys()
+    assert about["labels"][0] == "any"
+    assert about["generated"] is True
+    assert about["licence"] == "CC BY 4.0"
+    assert about["caches"] == [{"crop": "none", "size_px": 32}]
+    assert about["trained_on"]["n_patients"] == 9
+    assert about["trained_on"]["crossfit_loss"] == ensemble.trained_on.crossfit_loss
+    assert "CC BY 4.0" in (folder / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert len(files_of(folder)) == 2 + 6
+
+
+def test_nothing_of_the_training_data_is_in_it(blended_networks, tmp_path):
+    """Not even where a recipe names a file of the workspace, or a sidecar lists whom a model has learnt from."""
+    start = str(tmp_path / "work" / "runs" / "P000" / "start.safetensors")
+    workspace = blended_networks({"warm_start": start}, {"pretrained": start}, {"pseudo_labels": "C:\\P000\\p.parquet"})
+    ensemble = ensemble_of(workspace)
+    told = [member for member in ensemble.members if start.encode() in member.folds[0].path.read_bytes()]
+    assert len(told) == 2, "the workspace's own files name it"
+    slices = workspace.slices
+    marks = {
+        mark
+        for weights in ensemble.weights
+        for mark in json.loads(weights.path.with_suffix(".json").read_text(encoding="utf-8"))["learnt_from"]
+    }
+    private = {*slices["image_id"], *slices["patient_id"], *slices["series_instance_uid"], *marks, str(tmp_path)}
+    private |= {"labels_sha256", "labels.csv"}
+
+    write_bundle(ensemble, tmp_path / "bundle")
+
+    for path in files_of(tmp_path / "bundle"):
+        data = path.read_bytes()
+        assert [text for text in private if text.encode() in data] == [], path
+    recipes = [member.recipe for member in read_bundle(tmp_path / "bundle").members]
+    told = {recipe.warm_start or recipe.pretrained or recipe.pseudo_labels for recipe in recipes}
+    assert told == {"start.safetensors", "p.parquet"}
+
+
+def test_a_bundle_is_not_overwritten_in_passing(made):
+    folder, ensemble = made
+    with pytest.raises(ConfigError, match=r"exists; add --replace"):
+        write_bundle(ensemble, folder)
+    (folder / "left").touch()
+    write_bundle(ensemble, folder, "mine", replace_old=True)
+    assert not (folder / "left").exists()
+    assert json.loads((folder / "bundle.json").read_text(encoding="utf-8"))["licence"] == "mine"
+    assert [path.name for path in folder.parent.iterdir() if path.name.startswith(".")] == []
+
+
+def test_what_is_no_bundle_is_never_replaced(made, tmp_path):
+    other = tmp_path / "photographs"
+    other.mkdir()
+    with pytest.raises(ConfigError, match="exists and is no bundle"):
+        write_bundle(made[1], other, replace_old=True)
+    assert other.is_dir()
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_bundle_is_whole_or_not_there(made, tmp_path, monkeypatch, error):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(module, "model_card", fail)
+    with pytest.raises(StorageError if isinstance(error, OSError) else KeyboardInterrupt):
+        write_bundle(made[1], tmp_path / "other")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "work"]
+    with pytest.raises(StorageError if isinstance(error, OSError) else KeyboardInterrupt):
+        write_bundle(made[1], made[0], replace_old=True)
+    assert isinstance(read_bundle(made[0]), FoldEnsemble)
+
+
+def test_missing_weights_are_named_before_anything_is_written(made, tmp_path):
+    made[1].weights[4].path.unlink()
+    with pytest.raises(DataError, match=f"{made[1].weights[4].path} is missing"):
+        write_bundle(made[1], tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_folder_without_a_bundle_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"none does not exist; name a folder that `ichtune bundle` wrote"):
+        read_bundle(tmp_path / "none")
+    with pytest.raises(DataError, match=r"holds no bundle.json"):
+        read_bundle(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"bundle_format": 99}, "bundle_format 99, expected 1"),
+        ({"labels": ["subdural", "any"]}, "has labels"),
+        ({"members": [{"recipe_id": "a"}]}, "damaged or of another version"),
+        ({"blend": {"spec": {"blender": "witchcraft"}, "learned": {}}}, "witchcraft"),
+        ({"trained_on": {}}, "damaged or of another version"),
+    ],
+)
+def test_a_bundle_that_cannot_be_used_says_why(made, change, message):
+    path = made[0] / "bundle.json"
+    write_json(json.loads(path.read_text(encoding="utf-8")) | change, path)
+    with pytest.raises(DataError, match=message):
+        read_bundle(made[0])
+
+
+@pytest.mark.parametrize("file", ["../work/secret.safetensors", "/etc/weights.safetensors"])
+def test_weights_outside_of_the_bundle_are_refused(made, file):
+    path = made[0] / "bundle.json"
+    about = json.loads(path.read_text(encoding="utf-8"))
+    about["members"][0]["folds"][0]["file"] = file
+    write_json(about, path)
+    with pytest.raises(DataError, match="does not lie in the bundle"):
+        read_bundle(made[0])
+
+
+def test_a_bundle_can_be_moved(made, tmp_path):
+    shutil.move(made[0], tmp_path / "elsewhere")
+    shutil.rmtree(tmp_path / "work")
+    for weights in read_bundle(tmp_path / "elsewhere").weights:
+        weights.check()
+    with pytest.raises(DataError, match="does not exist"):
+        _ = Workspace(tmp_path / "work").about
