@@ -1,0 +1,74 @@
+"""ichtune recipes: the shipped recipes, and every key that a recipe may have."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ichtune.cli.options import JsonOption
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_LISTED = ("name", "architecture", "windows", "image_px", "epochs", "purpose")
+
+
+def recipes(
+    keys: Annotated[bool, typer.Option("--keys", help="List every key of a recipe instead.")] = False,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Write docs/recipes.md, or docs/recipe-keys.md with --keys.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """List the shipped recipes, or with --keys all that a recipe may say.
+
+    Example: ichtune recipes --keys
+    """
+    from ichtune import recipe_catalogue as catalogue
+    from ichtune.cli.console import note, result, result_json
+
+    if markdown and as_json:
+        raise typer.BadParameter("--markdown and --json are two forms of one result; take one of them")
+    if keys:
+        table = catalogue.recipe_key_table(known_names())
+        rows, page = [asdict(key) for key in table], catalogue.keys_markdown(table)
+    else:
+        shipped = catalogue.shipped_recipes()
+        rows, page = catalogue.recipe_rows(shipped), catalogue.recipes_markdown(shipped)
+    if as_json:
+        result_json(rows)
+    elif markdown:
+        result(page.removesuffix("\n"))
+    else:
+        result(_table(rows, tuple(rows[0]) if keys else _LISTED))
+        note(f"next: ichtune train --recipe {'mine.yaml' if keys else rows[0]['name']}")
+
+
+def known_names() -> dict[str, Sequence[str]]:
+    """Return for each key that names an entry of a table the names in it."""
+    from ichtune.data.augment import AUGMENTATIONS
+    from ichtune.models.architectures import ARCHITECTURES
+    from ichtune.training.losses import LOSSES
+    from ichtune.training.lr_schedules import LR_SCHEDULES
+    from ichtune.training.optimizers import OPTIMIZERS
+    from ichtune.training.tta import VIEWS
+
+    return {
+        "architecture": (*ARCHITECTURES, "any timm name"),
+        "loss": tuple(LOSSES),
+        "optimizer": tuple(OPTIMIZERS),
+        "lr_schedule": tuple(LR_SCHEDULES),
+        "augmentation": (*AUGMENTATIONS, "[{Name: {parameter: value}}, ...]"),
+        "tta": tuple(VIEWS),
+    }
+
+
+def _table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> "Table":
+    from rich.table import Table
+
+    table = Table(*(column.replace("_", " ") for column in columns), box=None, pad_edge=False)
+    for row in rows:
+        # What is in brackets would be read as a style.
+        table.add_row(*(str(row[column]).replace("[", r"\[").replace("`", "") for column in columns))
+    return table
