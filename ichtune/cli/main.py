@@ -16,14 +16,18 @@ import typer
 from typer.core import TyperGroup
 
 from ichtune.cli.audit import audit
+from ichtune.cli.bench import bench
 from ichtune.cli.blend import blend
+from ichtune.cli.bundle import bundle
 from ichtune.cli.console import note, result
 from ichtune.cli.ending import end_with
 from ichtune.cli.inspect import inspect
 from ichtune.cli.leaderboard import leaderboard
+from ichtune.cli.lr_find import lr_find
 from ichtune.cli.phantom import phantom
 from ichtune.cli.predict import predict
 from ichtune.cli.prepare import prepare
+from ichtune.cli.recipes import recipes
 from ichtune.cli.report import report
 from ichtune.cli.score import score
 from ichtune.cli.search import search
@@ -39,10 +43,14 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     prepare,
     audit,
     inspect,
+    recipes,
+    lr_find,
+    bench,
     search,
     train,
     predict,
     blend,
+    bundle,
     score,
     report,
     leaderboard,

@@ -93,7 +93,7 @@ def test_a_step_that_was_left_out_is_named(
         (SPACE + "  windows: [brain, boen]\n", ":4:20: ", "Did you mean 'bone'"),
         (SPACE + "  optimizer: adamv\n", ":4:14: ", "adamw"),
         (SPACE + "  loss: bec\n", ":4:9: ", "bce"),
-        (SPACE + "  augmentation: flap\n", ":4:17: ", "flip"),
+        (SPACE + "  augmentation: affin\n", ":4:17: ", "affine"),
         (SPACE + "  lr_schedule: flat_cosin\n", ":4:16: ", "flat_cosine"),
         (SPACE + "search: {algorithm: tpee}\n", "", "tpe"),
         (SPACE + "search: {early_stop: ahsa}\n", "", "asha"),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -128,6 +129,18 @@ def test_predict_on_the_test_folder_gives_what_the_blend_gave(folder, straight, 
     expected = read_table(blend, PREDICTIONS).set_index("image_id")[list(P_COLUMNS)]
     got = pd.read_csv(out).set_index("image_id").loc[expected.index, list(P_COLUMNS)]
     np.testing.assert_allclose(got, expected, atol=1e-6)
+
+
+def test_a_bundle_predicts_the_same_on_a_machine_without_the_workspace(folder, straight, tmp_path):
+    test_files, work = str(folder / "phantom" / "stage_2_test"), tmp_path / "copy"
+    shutil.copytree(straight, work)
+    run("bundle", "--work", str(work), "--out", str(tmp_path / "bundle"), "--licence", "MIT", "--quiet")
+    shutil.rmtree(work)
+
+    for out, where in (("here.csv", ("--work", str(straight))), ("there.csv", ("--bundle", str(tmp_path / "bundle")))):
+        run("predict", test_files, *where, "--out", str(tmp_path / out), "--quiet")
+
+    assert (tmp_path / "there.csv").read_bytes() == (tmp_path / "here.csv").read_bytes()
 
 
 def test_the_surface_that_others_script_against(straight, capsys):

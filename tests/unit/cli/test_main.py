@@ -19,10 +19,14 @@ NAMES = [
     "prepare",
     "audit",
     "inspect",
+    "recipes",
+    "lr-find",
+    "bench",
     "search",
     "train",
     "predict",
     "blend",
+    "bundle",
     "score",
     "report",
     "leaderboard",
@@ -63,9 +67,9 @@ class Failing:
 
 
 def test_commands_stand_in_the_order_of_the_pipeline(capsys: pytest.CaptureFixture[str]) -> None:
-    assert [command.__name__ for command in COMMANDS] == NAMES
+    assert [command.__name__.replace("_", "-") for command in COMMANDS] == NAMES
     assert main(["--help"]) == 0
-    listed = re.findall(r"^  (\w+)  +\S", capsys.readouterr().out.split("Commands:")[1], flags=re.MULTILINE)
+    listed = re.findall(r"^  ([\w-]+)  +\S", capsys.readouterr().out.split("Commands:")[1], flags=re.MULTILINE)
     assert [name for name in listed if name in NAMES] == NAMES
 
 

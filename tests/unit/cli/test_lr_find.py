@@ -1,0 +1,33 @@
+"""ichtune lr-find: a plot, two suggestions, and nothing left behind."""
+
+import json
+
+from typer.testing import CliRunner
+
+from ichtune.cli.main import app
+
+RECIPE = "architecture: tiny_convnet\nwindows: brain\nimage_px: 32\nbatch_size: 16\nwarmup: 0\n"
+
+
+def test_it_plots_and_suggests_and_trains_nothing(fake_workspace, tmp_path):
+    workspace = fake_workspace()
+    (tmp_path / "mine.yaml").write_text(RECIPE)
+    before = sorted(str(path) for path in workspace.layout.root.rglob("*"))
+    arguments = ["lr-find", "--recipe", str(tmp_path / "mine.yaml"), "--work", str(workspace.layout.root)]
+    options = ["--out", str(tmp_path / "lr.png"), "--steps", "40", "--low", "1e-5"]
+    told = CliRunner().invoke(app, [*arguments, *options, "--json", "--quiet"])
+
+    assert told.exit_code == 0, told.output
+    found = json.loads(told.stdout)
+    assert 1e-5 <= found["minimum_tenth"] < 1.0
+    assert 1e-5 <= found["steepest"] <= 10.0
+    assert found["lrs"] == sorted(found["lrs"])
+    assert (tmp_path / "lr.png").read_bytes()[:4] == b"\x89PNG"
+    assert sorted(str(path) for path in workspace.layout.root.rglob("*")) == before
+
+
+def test_a_recipe_that_cannot_be_read_ends_with_a_reason(fake_workspace):
+    told = CliRunner().invoke(app, ["lr-find", "--recipe", "exp_999", "--work", str(fake_workspace().layout.root)])
+
+    assert told.exit_code != 0
+    assert "exp_90" in str(told.exception)
