@@ -1,8 +1,8 @@
 """Run every benchmark and print one markdown row for each figure."""
 
-from benchmarks import cache_reads, ingest, input_pipeline, prepare_memory
+from benchmarks import cache_reads, ingest, prepare_memory, techniques, training_speed
 
-BENCHMARKS = (ingest, cache_reads, prepare_memory, input_pipeline)
+BENCHMARKS = (ingest, cache_reads, prepare_memory, training_speed, techniques)
 
 
 def main() -> None:

@@ -21,8 +21,9 @@ from ichtune.search.searchers import LedgerSearcher, find_searcher
 from ichtune.search.telemetry import LedgerCallback, OnEvent, TrialEvent
 from ichtune.search.trial_table import ledger_path, lock_path, write_trials
 from ichtune.space import Resources, Space
-from ichtune.space.domains import Choice
-from ichtune.training.checks import NAME_CHECKS
+from ichtune.space.domains import Choice, Option
+from ichtune.space.model import Parameter
+from ichtune.training.checks import NAME_CHECKS, check_weights
 from ichtune.training.fold_run import cache_to_read
 from ichtune.workspace import Workspace
 
@@ -138,9 +139,33 @@ def _table_writer(workspace: Workspace, on_event: OnEvent | None) -> OnEvent:
     return tell
 
 
+def _check_pretrained(space: Space) -> None:
+    """Build each network that would start from pretrained weights once: missing ones must not cost a search."""
+    architectures, weights = (_options(space.parameter(key)) for key in ("architecture", "pretrained"))
+    for option in weights:
+        if option.value is False:
+            continue
+        with space.at(*space.places.get(("pretrained", option.label), ("pretrained",))):
+            for name in [other.value for other in architectures] or [Recipe().architecture]:
+                check_weights(Recipe(architecture=name, pretrained=option.value, image_px=_smallest_px(space)))
+
+
+def _smallest_px(space: Space) -> int:
+    parameter = space.parameter("image_px")
+    if parameter is None:
+        return Recipe().image_px
+    domain = parameter.domain
+    return int(min(o.value for o in domain.options) if isinstance(domain, Choice) else domain.low)
+
+
+def _options(parameter: Parameter | None) -> tuple[Option, ...]:
+    return parameter.domain.options if parameter is not None and isinstance(parameter.domain, Choice) else ()
+
+
 def check_space(workspace: Workspace, space: Space) -> None:
     """Refuse, before anything is spent, names that no table knows and folds that the workspace does not have."""
     space.check_names(NAME_CHECKS)
+    _check_pretrained(space)
     with space.at("search", "algorithm"):
         find_searcher(space.search.algorithm)
     with space.at("search", "early_stop", "type"):

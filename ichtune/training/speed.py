@@ -8,9 +8,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import torch
+from torch import nn
 
+from ichtune.labels import N_LABELS
+from ichtune.models.architectures import ARCHITECTURES
 from ichtune.training.devices import autocast
 from ichtune.training.loop import TrainingRun
 from ichtune.training.losses import reduce_loss
@@ -25,7 +29,8 @@ class TrainingSpeed:
 
     Attributes:
         images_per_second: of whole optimizer steps on slices from the cache.
-        bare_per_second: of forward and backward passes of the same network on a random tensor, with no optimizer.
+        bare_per_second: of forward and backward passes of the same network on a random tensor, with no optimizer; of
+            timm's own model where the architecture is one of timm's.
         ratio: median over rounds of the first over the second, measured one after the other.
         peak_memory_mb: most memory that tensors took on a GPU; None on a CPU.
     """
@@ -50,6 +55,7 @@ def measure_speed(run: TrainingRun, n_steps: int = 5, n_rounds: int = 5) -> Trai
     batch_size = run.recipe.batch_size
     x_BCHW = torch.randn(batch_size, run.recipe.n_channels, *[run.recipe.image_px] * 2, device=run.device)
     x_BCHW = x_BCHW.contiguous(memory_format=torch.channels_last)
+    network = _bare_network(run)
     if run.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(run.device)
 
@@ -62,12 +68,12 @@ def measure_speed(run: TrainingRun, n_steps: int = 5, n_rounds: int = 5) -> Trai
 
     def bare() -> int:
         for _ in range(n_steps):
-            _bare_step(run, x_BCHW)
+            _bare_step(network, x_BCHW)
         return n_steps * batch_size
 
     for batch in islice(batches, WARM_UP):
         run.step(batch)
-        _bare_step(run, x_BCHW)
+        _bare_step(network, x_BCHW)
     rounds = [(_per_second(whole, run.device), _per_second(bare, run.device)) for _ in range(n_rounds)]
     is_cuda = run.device.type == "cuda"
     return TrainingSpeed(
@@ -78,11 +84,23 @@ def measure_speed(run: TrainingRun, n_steps: int = 5, n_rounds: int = 5) -> Trai
     )
 
 
-def _bare_step(run: TrainingRun, x_BCHW: torch.Tensor) -> None:
-    network = run.network
+def _bare_network(run: TrainingRun) -> nn.Module:
+    """The network as its own library makes it, on the run's device; ours as it is in the run."""
+    if run.recipe.architecture in ARCHITECTURES:
+        return run.network.body
+    import timm
+
+    settings: dict[str, Any] = {"in_chans": run.recipe.n_channels, "num_classes": N_LABELS}
+    network: nn.Module = timm.create_model(run.recipe.architecture, **settings)
+    if hasattr(network, "set_input_size"):
+        network.set_input_size(img_size=(run.recipe.image_px, run.recipe.image_px))  # type: ignore[operator]
+    return network.to(run.device).to(memory_format=torch.channels_last).train()
+
+
+def _bare_step(network: nn.Module, x_BCHW: torch.Tensor) -> None:
     network.zero_grad(set_to_none=True)
-    with autocast(run.device):
-        logits_BK = network.body(x_BCHW)
+    with autocast(x_BCHW.device):
+        logits_BK = network(x_BCHW)
     reduce_loss(logits_BK.float().square(), torch.ones_like(logits_BK, dtype=torch.float32)).backward()
 
 

@@ -113,6 +113,26 @@ def test_a_fold_beyond_the_plan_is_refused(session_workspace, space):
 
 
 @pytest.mark.parametrize(
+    ("weights", "place", "reason"),
+    [
+        ("true", r"space.yaml:4:\d+.*", "has no pretrained weights"),
+        ("[false, nowhere.safetensors]", "", "no such file"),
+    ],
+)
+def test_pretrained_weights_that_are_not_there_are_missed_before_a_trial(
+    session_workspace, tmp_path, weights, place, reason
+):
+    path = tmp_path / "space.yaml"
+    architecture = "tiny_convnet" if weights == "true" else "test_resnet"
+    path.write_text(
+        f"version: 1\nparameters:\n  architecture: {architecture}\n  pretrained: {weights}\n  image_px: 32\n"
+    )
+
+    with pytest.raises((ConfigError, DataError), match=rf"{place}{reason}"):
+        check_space(session_workspace, read_space(path))
+
+
+@pytest.mark.parametrize(
     ("line", "wrong", "meant"),
     [
         ("architecture: tiny_convnett", "tiny_convnett", "tiny_convnet"),
