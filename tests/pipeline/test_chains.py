@@ -1,4 +1,4 @@
-"""The seed's chains as shipped: from 224 to 512 pixels, from one window to three, and by pseudo-labels, link by link."""
+"""The seed's chains as shipped: from 224 to 512 pixels, from one window to three, and by pseudo-labels."""
 
 from collections.abc import Callable
 from dataclasses import replace
