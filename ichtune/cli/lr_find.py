@@ -1,6 +1,5 @@
 """ichtune lr-find: one short training with a growing learning rate, its plot and what it suggests."""
 
-from itertools import count
 from pathlib import Path
 from typing import Annotated
 
@@ -32,23 +31,15 @@ def lr_find(
     from ichtune.report.lr_plot import write_lr_plot
     from ichtune.training.checks import check_recipe
     from ichtune.training.fold_run import open_fold
-    from ichtune.training.lr_finder import find_lr, suggest
+    from ichtune.training.lr_finder import suggest, sweep
     from ichtune.workspace import Workspace
 
     workspace = Workspace(work)
     chosen = read_recipe(recipe)
     check_recipe(chosen)
     run = open_fold(workspace, chosen, fold).run
-    run.network.train()
-    batches, done = run.endless(), count(1)
     with progress("sweeping", unit="steps", quiet=quiet) as bar:
-
-        def step(lr: float) -> float:
-            loss = float(run.step(next(batches), lr))
-            bar.update(next(done), steps, f"lr {lr:.1e}")
-            return loss
-
-        curve = find_lr(step, low, high, steps)
+        curve = sweep(run, low, high, steps, lambda done, lr: bar.update(done, steps, f"lr {lr:.1e}"))
     found = suggest(curve)
     marks = {"falls fastest": found.steepest, "a tenth of the lowest": found.minimum_tenth}
     data = "generated data" if workspace.about.get("generated") else work.name

@@ -10,8 +10,8 @@ from ichtune.report.svg import BLUE, GREEN, ORANGE
 from ichtune.tables import whole_file
 from ichtune.training.lr_finder import LrCurve
 
-#: Losses beyond this multiple of the lowest are cut off: what diverged would flatten all else.
-CUT_AT = 3.0
+#: Losses that rise above the first by more than this multiple of the fall are cut off: they would flatten all else.
+CUT_AT = 1.5
 
 
 def write_lr_plot(curve: LrCurve, marks: Mapping[str, float], title: str, path: Path) -> None:
@@ -33,8 +33,9 @@ def write_lr_plot(curve: LrCurve, marks: Mapping[str, float], title: str, path: 
     for (name, lr), colour in zip(marks.items(), (ORANGE, GREEN), strict=False):
         axes.axvline(lr, color=colour, linewidth=1.5, linestyle="--", label=f"{name}: {lr:.1e}")
     axes.set_xscale("log")
-    lowest, highest = min(curve.smoothed), max(curve.smoothed[0], min(curve.smoothed))
-    axes.set_ylim(max(0.0, lowest - 0.15 * (highest - lowest)), min(max(curve.smoothed), CUT_AT * highest) * 1.05)
+    first, lowest = curve.smoothed[0], min(curve.smoothed)
+    fall = max(first - lowest, 1e-3)
+    axes.set_ylim(lowest - 0.3 * fall, first + CUT_AT * fall)
     axes.set_xlabel("learning rate")
     axes.set_ylabel("training loss")
     axes.set_title(title, fontsize=10)

@@ -3,13 +3,19 @@
 Source: Smith, Cyclical Learning Rates for Training Neural Networks, WACV 2017.
 """
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from ichtune.errors import ConfigError, DataError
+from ichtune.models.create import LOWEST_RATE
+from ichtune.training.loop import TrainingRun
+from ichtune.training.losses import find_loss, reduce_loss
+from ichtune.training.start import start_rates
 
 #: Decay of the loss's running average: it lags by about 10 steps, 0.8 of the 8 decades that 100 steps sweep by default.
 SMOOTHING = 0.9
@@ -74,6 +80,54 @@ def find_lr(step: Callable[[float], float], low: float = 1e-7, high: float = 10.
     return LrCurve(tuple(lrs), tuple(losses), tuple(smoothed))
 
 
+def sweep(
+    run: TrainingRun,
+    low: float = 1e-7,
+    high: float = 10.0,
+    n_steps: int = 100,
+    on_step: Callable[[int, float], None] | None = None,
+) -> LrCurve:
+    """Sweep the learning rate of a run; its weights are spoilt, its history stays.
+
+    Most slices hold no bleed, so that a batch's loss says more about the batch than about the weights. Each loss is
+    therefore taken beside that of the bare label rates on the same batch, and the mean of the latter is added again.
+
+    Args:
+        run: at its start.
+        low: first learning rate.
+        high: last learning rate.
+        n_steps: steps between them.
+        on_step: called with the number of steps done and the learning rate of the last.
+
+    Returns:
+        The sweep, in nats of the training loss.
+
+    Raises:
+        ConfigError: no ascending rates above 0, or fewer than 3 steps.
+        DataError: fewer than 3 losses were numbers.
+    """
+    run.network.train()
+    rates_L = start_rates(run.recipe, run.data, run.train_rows).clip(LOWEST_RATE, 1.0 - LOWEST_RATE)
+    targets = run.data.targets
+    logits_K = torch.logit(torch.from_numpy(rates_L)).float().repeat(targets.y_NK.shape[1] // len(rates_L))
+    loss_of = find_loss(run.recipe.loss)
+
+    def of_rates(y_BK: torch.Tensor, weight_BK: torch.Tensor) -> float:
+        return float(reduce_loss(loss_of(logits_K.to(y_BK.device).expand_as(y_BK), y_BK, run.recipe), weight_BK))
+
+    mean = of_rates(*(torch.from_numpy(part[run.train_rows]) for part in (targets.y_NK, targets.weight_NK)))
+    batches, done = run.endless(), itertools.count(1)
+
+    def step(lr: float) -> float:
+        batch = next(batches)
+        loss = float(run.step(batch, lr)) - of_rates(batch.y_BK, batch.weight_BK) + mean
+        if on_step is not None:
+            on_step(next(done), lr)
+        return loss
+
+    return find_lr(step, low, high, n_steps)
+
+
 def suggest(curve: LrCurve) -> LrSuggestion:
     """Read two learning rates off a sweep.
 
@@ -82,10 +136,14 @@ def suggest(curve: LrCurve) -> LrSuggestion:
     """
     smoothed = np.asarray(curve.smoothed)
     lowest = int(smoothed.argmin())
-    slopes = np.gradient(smoothed, np.log(curve.lrs))[: lowest + 1]
-    if lowest == 0 or slopes.min() >= 0:
+    half = max(1, len(smoothed) // 20)  # a fall from one step to the next is mostly chance
+    ends = np.arange(len(smoothed) - 2 * half), np.arange(2 * half, len(smoothed))
+    rates = np.log(curve.lrs)
+    slopes = (smoothed[ends[1]] - smoothed[ends[0]]) / (rates[ends[1]] - rates[ends[0]])
+    slopes = slopes[: max(1, lowest - half + 1)]
+    if lowest == 0 or not len(slopes) or slopes.min() >= 0:
         raise DataError(
             f"the loss never falls between lr {curve.lrs[0]:g} and {curve.lrs[-1]:g}, so no rate can be suggested; "
             f"sweep other rates or take more steps"
         )
-    return LrSuggestion(steepest=curve.lrs[int(slopes.argmin())], minimum_tenth=curve.lrs[lowest] / 10.0)
+    return LrSuggestion(steepest=curve.lrs[int(slopes.argmin()) + half], minimum_tenth=curve.lrs[lowest] / 10.0)

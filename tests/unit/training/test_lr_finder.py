@@ -4,9 +4,13 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from ichtune.errors import ConfigError, DataError
-from ichtune.training.lr_finder import LrCurve, find_lr, suggest
+from ichtune.recipe import Recipe
+from ichtune.training.fold_run import open_fold
+from ichtune.training.lr_finder import LrCurve, find_lr, suggest, sweep
+from ichtune.workspace import Workspace
 
 
 class Quadratic:
@@ -94,7 +98,7 @@ def test_a_fall_after_the_minimum_is_not_looked_at() -> None:
     lrs = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
     smoothed = (2.0, 1.5, 1.0, 9.0, 5.0)
     suggestion = suggest(LrCurve(lrs, smoothed, smoothed))
-    assert suggestion.steepest == 1e-4
+    assert suggestion.steepest == 1e-3
     assert suggestion.minimum_tenth == pytest.approx(1e-3)
 
 
@@ -107,3 +111,32 @@ def test_a_loss_that_never_falls_suggests_nothing() -> None:
 def test_a_sweep_needs_rates_that_grow(low: float, high: float, n_steps: int) -> None:
     with pytest.raises(ConfigError, match=r"needs 0 < low < high and at least 3 steps"):
         find_lr(lambda lr: 1.0, low, high, n_steps)
+
+
+@pytest.mark.parametrize("targets", [0.0, 0.3])
+def test_a_run_is_swept_beside_the_label_rates_so_that_batches_do_not_drown_the_curve(
+    session_workspace: Workspace, targets: float
+) -> None:
+    recipe = Recipe(
+        architecture="tiny_convnet",
+        windows="brain",  # type: ignore[arg-type]
+        image_px=32,
+        batch_size=4,
+        neighbour_targets=targets,
+    )
+    run = open_fold(session_workspace, recipe, 0, torch.device("cpu")).run
+    seen: list[int] = []
+    curve = sweep(run, 1e-9, 1e-7, 20, lambda done, lr: seen.append(done))
+    assert seen == list(range(1, 21))
+    plain = open_fold(session_workspace, recipe, 0, torch.device("cpu")).run
+    batches = plain.endless()
+    plain.network.train()
+    raw = [float(plain.step(next(batches), lr)) for lr in curve.lrs]
+    assert np.std(raw) > 0.05
+    assert np.std(curve.losses) < 1e-3  # nothing is learnt at these rates, and nothing else is left
+    y_NL, weight_NL = (getattr(run.data.targets, key)[run.train_rows] for key in ("y_NK", "weight_NK"))
+    rates_L = y_NL[:, :6].mean(axis=0)
+    p_NK = np.tile(rates_L, y_NL.shape[1] // 6)
+    entropy = -(weight_NL * (y_NL * np.log(p_NK) + (1 - y_NL) * np.log(1 - p_NK))).sum() / len(y_NL)
+    assert curve.losses[0] == pytest.approx(entropy, rel=1e-3)
+    assert run.history == []
