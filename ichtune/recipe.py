@@ -47,7 +47,7 @@ class Recipe:
     dropout: float = number(0.0, 0.0, 0.95, "dropout before the classifier")
     any_rule: str = one_of("own", ANY_RULES, "the logit of `any`: its own, the largest subtype's, or 1 - prod(1 - p)")
     pretrained: bool | str = special(
-        False, "false, true (timm's weights, from the user's own hub cache) or the path of a safetensors file"
+        False, "false, true (timm's weights, from your own hub cache; never fetched) or the path of a safetensors file"
     )
     warm_start: str = name("", "a recipe whose weights of the same fold are the start: its name, recipe_id or a file")
     # what it sees
@@ -84,7 +84,7 @@ class Recipe:
     )
     neighbour_targets: float = number(0.0, 0.0, 2.0, "weight of the two adjacent slices' labels as further targets")
     positive_weights: tuple[float, ...] = label_weights(
-        _NEUTRAL, "weight of positive slices in each label's loss; needs `calibration`"
+        _NEUTRAL, "weight, above 0, of positive slices in each label's loss; needs `calibration`"
     )
     negative_share: float = number(
         1.0, 0.001, 1.0, "share of the slices without a bleed that an epoch draws; needs `calibration`"
@@ -151,6 +151,8 @@ class Recipe:
         object.__setattr__(self, "augmentation", canonical_augmentation(self.augmentation))
         for spec in fields(self):
             object.__setattr__(self, spec.name, checked(spec, getattr(self, spec.name)))
+        for key in _without_effect(self):
+            object.__setattr__(self, key, _FIELDS[key].default)
         if not isinstance(self.pretrained, bool | str):
             raise ConfigError(f"recipe key 'pretrained' must be true, false or a path, got {self.pretrained!r}")
         _check_together(self)
@@ -253,23 +255,26 @@ def canonical_augmentation(value: Any) -> Any:
         raise ConfigError(f"recipe key 'augmentation' must hold plain values only: {error}") from error
 
 
+def _without_effect(recipe: Recipe) -> list[str]:
+    """Keys that another key's value makes idle: at their defaults, the same run has one id."""
+    idle = ["neighbour_side", "neighbour_stride"] if recipe.neighbours == 0 else []
+    return [*idle, "calibration"] if not _shifted(recipe) else idle
+
+
+def _shifted(recipe: Recipe) -> list[str]:
+    """The keys by which the recipe moves probabilities away from the label rates."""
+    neutral = {"positive_weights": _NEUTRAL, "negative_share": 1.0}
+    return [key for key, value in neutral.items() if getattr(recipe, key) != value]
+
+
 def _check_together(recipe: Recipe) -> None:
     """Refuse keys that contradict each other."""
-    if recipe.anneal_start < recipe.warmup:
+    if recipe.lr_schedule == "flat_cosine" and recipe.anneal_start < recipe.warmup:
         raise ConfigError(
             f"recipe key 'anneal_start' must not lie before the end of 'warmup', got anneal_start "
             f"{recipe.anneal_start:g} and warmup {recipe.warmup:g}"
         )
-    for key, neutral in (("positive_weights", _NEUTRAL), ("negative_share", 1.0)):
-        value = getattr(recipe, key)
-        if value != neutral and recipe.calibration == "none":
-            told = list(value) if isinstance(value, tuple) else value
-            raise ConfigError(
-                f"recipe key {key!r} shifts every probability, which costs more log loss than it gains, got {told}; "
-                f"leave it out, or name what undoes it: calibration: prior_shift"
-            )
-    if min(recipe.positive_weights) <= 0:
-        raise ConfigError(f"recipe key 'positive_weights' must be above 0, got {list(recipe.positive_weights)}")
+    _check_shift(recipe)
     if recipe.frozen_epochs >= recipe.epochs and recipe.frozen_epochs:
         raise ConfigError(
             f"recipe key 'frozen_epochs' must be less than 'epochs', of which they are the first, got "
@@ -279,6 +284,35 @@ def _check_together(recipe: Recipe) -> None:
         raise ConfigError(f"recipe key 'snapshots' must not exceed 'epochs', got {recipe.snapshots} of {recipe.epochs}")
     _check_averages(recipe)
     _check_neighbours(recipe)
+
+
+def _check_shift(recipe: Recipe) -> None:
+    """Refuse shifted probabilities that nothing undoes, or that nothing can undo exactly."""
+    if min(recipe.positive_weights) <= 0:
+        raise ConfigError(f"recipe key 'positive_weights' must be above 0, got {list(recipe.positive_weights)}")
+    for key in _shifted(recipe):
+        value = getattr(recipe, key)
+        if recipe.calibration == "none":
+            told = list(value) if isinstance(value, tuple) else value
+            raise ConfigError(
+                f"recipe key {key!r} shifts every probability, which costs more log loss than it gains, got {told}; "
+                f"leave it out, or name what undoes it: calibration: prior_shift"
+            )
+        if recipe.loss != "bce":
+            raise ConfigError(
+                f"recipe key {key!r} is undone exactly for loss: bce only, got loss: {recipe.loss}; leave one out"
+            )
+    conflicts = (
+        ("negative_share", recipe.negative_share < 1, "pseudo_labels", bool(recipe.pseudo_labels)),
+        ("negative_share", recipe.negative_share < 1, "slices_per_series", recipe.slices_per_series > 0),
+        ("positive_weights", recipe.positive_weights != _NEUTRAL, "any_rule", recipe.any_rule != "own"),
+    )
+    for one, has_one, other, has_other in conflicts:
+        if has_one and has_other:
+            raise ConfigError(
+                f"recipe keys {one!r} and {other!r} together shift probabilities in a way that nothing undoes exactly; "
+                f"leave one of them out"
+            )
 
 
 def _check_averages(recipe: Recipe) -> None:
@@ -300,4 +334,5 @@ def _check_neighbours(recipe: Recipe) -> None:
         raise ConfigError(f"recipe key 'neighbour_use' {recipe.neighbour_use} needs 'neighbours' of at least 1, got 0")
 
 
+_FIELDS = {spec.name: spec for spec in fields(Recipe)}
 _DEFAULTS = _explicit(Recipe())

@@ -1,6 +1,7 @@
 """Recipe files: one run worth naming as YAML, read with every mistake reported where it stands."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 from ichtune.errors import ConfigError
@@ -15,11 +16,15 @@ RECIPE_REFERENCES = ("warm_start", "pseudo_labels")
 _MAX_DEPTH = 16
 
 
+class _CircleError(ConfigError):
+    """Recipes that refer to each other; not to be given a place in each of their files."""
+
+
 def read_recipe(name_or_path: str, _depth: int = 0) -> Recipe:
     """Read one recipe; keys that the file leaves out take the recipe's defaults.
 
     Where it names another recipe (``warm_start``, ``pseudo_labels``), that one's recipe_id takes the name's place, so
-    that the id of a chain changes with each of its links.
+    that the id of a chain changes with each of its links. Files that it names are looked for beside it first.
 
     Args:
         name_or_path: a YAML file, or the name of one in ``recipes/``.
@@ -30,7 +35,8 @@ def read_recipe(name_or_path: str, _depth: int = 0) -> Recipe:
     >>> read_recipe("exp_00").architecture
     'efficientnet_b0'
     """
-    document = read_yaml(find_yaml(name_or_path, "recipes"))
+    path = find_yaml(name_or_path, "recipes")
+    document = read_yaml(path)
     if not isinstance(document.value, dict):
         raise document.error(f"a recipe maps keys to values; expected some of {', '.join(recipe_keys())}")
     document.check_keys(("version", *recipe_keys()))
@@ -38,10 +44,14 @@ def read_recipe(name_or_path: str, _depth: int = 0) -> Recipe:
     version = values.pop("version", VERSION)
     if version != VERSION or isinstance(version, bool):
         raise document.error(f"this ichtune reads version {VERSION} of recipe files, got {version!r}", "version")
+    if isinstance(values.get("pretrained"), str):
+        values["pretrained"] = resolve_file(values["pretrained"], path.parent)
     for key in RECIPE_REFERENCES:
         if isinstance(values.get(key), str):
             try:
-                values[key] = resolve_reference(values[key], _depth + 1)
+                values[key] = resolve_reference(values[key], path.parent, _depth + 1)
+            except _CircleError:
+                raise
             except ConfigError as error:
                 raise document.error(str(error), key) from None
     failure = _failure(values)
@@ -50,21 +60,34 @@ def read_recipe(name_or_path: str, _depth: int = 0) -> Recipe:
     return Recipe.from_dict(values)
 
 
-def resolve_reference(value: str, _depth: int = 0) -> str:
+def resolve_file(value: str, folder: Path) -> str:
+    """Return the absolute path of a file that a YAML file names: beside that file if it is there, else from here.
+
+    Workers of a cluster have another current folder than the person who wrote the name.
+    """
+    beside = folder / value
+    return str((beside if beside.is_file() else Path(value)).absolute())
+
+
+def resolve_reference(value: str, folder: Path, _depth: int = 0) -> str:
     """Return what a recipe's key that names another recipe comes to: its recipe_id, or the value as it is.
 
     Args:
         value: the name of a shipped recipe, the path of a recipe's YAML file, a recipe_id, or the path of a file with
             weights (``.safetensors``) or predictions (``.parquet``); empty for none.
+        folder: of the YAML file that names it, where files are looked for first.
 
     Raises:
         ConfigError: nothing of the kind.
     """
-    if not value or value.endswith((".safetensors", ".parquet")) or re.fullmatch(rf"[0-9a-f]{{{ID_DIGITS}}}", value):
+    if not value or re.fullmatch(rf"[0-9a-f]{{{ID_DIGITS}}}", value):
         return value
+    if value.endswith((".safetensors", ".parquet")):
+        return resolve_file(value, folder)
     if _depth > _MAX_DEPTH:
-        raise ConfigError(f"recipes refer to each other in a circle, at {value!r}; let the first start from nothing")
-    return read_recipe(value, _depth).recipe_id
+        raise _CircleError(f"recipes refer to each other in a circle, at {value!r}; let the first start from nothing")
+    beside = folder / value
+    return read_recipe(str(beside) if beside.is_file() else value, _depth).recipe_id
 
 
 def _placed(document: YamlDocument, values: dict[str, Any], error: ConfigError) -> ConfigError:

@@ -4,6 +4,7 @@ Every file carries ``schema_version``, the package's version and the hashes of i
 written to a temporary name first, so that a half-written table is never taken for a whole one.
 """
 
+import errno
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -179,6 +180,32 @@ def whole_file(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def check_writable(path: Path) -> None:
+    """Make sure that ``whole_file`` can write a file, before the work that leads to it; nothing is left of the try.
+
+    Folders on the way that do not exist are made and removed again; a file that is there is not touched.
+
+    Raises:
+        StorageError: a folder lies there, or the folder for it cannot be made or written.
+    """
+    missing: list[Path] = []
+    trial = path.parent / f".{path.name}.{os.getpid()}{_TEMPORARY}"
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "it is a folder")
+        missing = [folder for folder in path.parents if not folder.exists()]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        trial.touch()
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror or error}; name another place") from error
+    finally:
+        with suppress(OSError):
+            trial.unlink(missing_ok=True)
+        for folder in missing:
+            with suppress(OSError):  # another process writes there by now, or it was never made
+                folder.rmdir()
 
 
 def remove_leftovers(folder: Path, name: str = "") -> None:

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     import torch
 
 
+#: What a window may be: single precision divides by its width.
+_NARROWEST_HU, _FARTHEST_HU = 1e-3, 1e6
+
+
 @dataclass(frozen=True, order=True)
 class Window:
     """A linear display window: ``center_hu - width_hu / 2`` becomes 0, ``center_hu + width_hu / 2`` becomes 1.
@@ -28,10 +32,11 @@ class Window:
 
     def __post_init__(self) -> None:
         numbers = _is_finite_number(self.center_hu) and _is_finite_number(self.width_hu)
-        if not (numbers and self.width_hu > 0):
+        if not (numbers and _NARROWEST_HU <= self.width_hu <= _FARTHEST_HU and abs(self.center_hu) <= _FARTHEST_HU):
             raise ConfigError(
-                f"window width must be a positive number of HU and the centre finite, got centre "
-                f"{self.center_hu!r} and width {self.width_hu!r}; write [centre, width], as in [40, 80]"
+                f"window width must be a positive number of HU, {_NARROWEST_HU:g} to {_FARTHEST_HU:g}, and the centre "
+                f"finite, within {_FARTHEST_HU:g} of 0, got centre {self.center_hu!r} and width {self.width_hu!r}; "
+                f"write [centre, width], as in [40, 80]"
             )
         # Equal windows must hash and print alike: 40 is 40.0, and minus zero is zero.
         object.__setattr__(self, "center_hu", float(self.center_hu) + 0.0)
@@ -57,6 +62,10 @@ class DicomWindow(Window):
 
     center_hu: float = 40.0
     width_hu: float = 80.0
+
+    def __post_init__(self) -> None:
+        if (self.center_hu, self.width_hu) != (40.0, 80.0):
+            raise ConfigError("the window of the slice's own file has no numbers of its own; write dicom alone")
 
 
 def _is_finite_number(value: Any) -> bool:

@@ -28,8 +28,8 @@ def bench(
 ) -> None:
     """Time a recipe's training beside the bare forward and backward passes of the same network on random tensors.
 
-    Both run in turns in one process; the ratio says what reading, windows, augmentation and the optimizer cost. Nothing
-    of the training is kept.
+    Both run in turns in one process; the ratio says what reading, windows, augmentation and the optimizer cost. The
+    whole network learns, from random weights, even where the recipe starts frozen. Nothing of the training is kept.
 
     Example: ichtune bench train --recipe exp_00 --batch 32
     """
@@ -47,7 +47,14 @@ def bench(
     if cpu is not None:
         torch.set_num_threads(cpu)
     chosen = read_recipe(recipe)
-    chosen = replace(chosen, batch_size=batch or chosen.batch_size, pretrained=False)
+    chosen = replace(
+        chosen,
+        batch_size=batch or chosen.batch_size,
+        pretrained=False,
+        warm_start="",
+        pseudo_labels="",
+        frozen_epochs=0,
+    )
     check_recipe(chosen)
     run = open_fold(Workspace(work), chosen, fold).run
     name = torch.cuda.get_device_name(run.device) if run.device.type == "cuda" else f"{torch.get_num_threads()} threads"

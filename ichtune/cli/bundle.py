@@ -28,20 +28,25 @@ def bundle(
     """
     from dataclasses import asdict
 
-    from ichtune.report.bundle import write_bundle
+    from ichtune.report.bundle import check_bundle_path, write_bundle
     from ichtune.report.fold_ensemble import ensemble_of
     from ichtune.workspace import Workspace
 
+    check_bundle_path(out, replace_old=replace)
     written = write_bundle(ensemble_of(Workspace(work)), out, licence, replace_old=replace)
     if not licence.strip():
         note("no licence was given: whoever gets the bundle may not know what is allowed; see --licence", quiet)
+    if written.n_left_out:
+        note(
+            f"recipes left out, since their weight in the blend is zero: {written.n_left_out}; "
+            "no prediction depends on them",
+            quiet,
+        )
     if as_json:
         result_json(asdict(written))
-        return
-    if quiet:
-        return
-    result(
-        f"Wrote {written.path}: {written.n_models} models of {written.n_members} recipes, "
-        f"{written.n_bytes / 1e6:,.1f} MB."
-    )
-    result(f"Next: ichtune predict DICOM_DIR --bundle {shlex.quote(str(out))}")
+    else:
+        result(
+            f"Wrote {written.path}: {written.n_models} models of {written.n_members} recipes, "
+            f"{written.n_bytes / 1e6:,.1f} MB."
+        )
+    note(f"next: ichtune predict DICOM_DIR --bundle {shlex.quote(str(out))}", quiet)

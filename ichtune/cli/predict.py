@@ -40,10 +40,12 @@ def predict(
     """
     from ichtune.cli.console import progress
     from ichtune.report.predict_folder import predict_with_bundle, predict_with_workspace, write_predictions
+    from ichtune.tables import check_writable
     from ichtune.workspace import Workspace
 
     if work_dir is not None and bundle is None:
         raise ConfigError("--work-dir goes with --bundle only: without it the slices are cached in the workspace")
+    check_writable(out)
     with progress("predicting", unit="models", quiet=quiet) as bar:
 
         def on_step(done: int, total: int) -> None:
@@ -77,6 +79,12 @@ def _show(predictions: "FolderPredictions", out: Path, following: str, as_json: 
         )
     if predictions.n_refused:
         note(f"{predictions.n_refused} files could not be read; their rows in {out} say why")
+    if predictions.n_left_out:
+        note(
+            f"recipes that did not run, since their weight in the blend is zero: {predictions.n_left_out}; "
+            "no prediction depends on them",
+            quiet,
+        )
     if predictions.generated:
         from ichtune.data.phantom.folder import GENERATED_DATA
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ichtune.cli.options import JsonOption
+from ichtune.cli.options import JsonOption, QuietOption
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -20,6 +20,7 @@ def recipes(
         bool, typer.Option("--markdown", help="Write docs/recipes.md, or docs/recipe-keys.md with --keys.")
     ] = False,
     as_json: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """List the shipped recipes, or with --keys all that a recipe may say.
 
@@ -42,7 +43,7 @@ def recipes(
         result(page.removesuffix("\n"))
     else:
         result(_table(rows, tuple(rows[0]) if keys else _LISTED))
-        note(f"next: ichtune train --recipe {'mine.yaml' if keys else rows[0]['name']}")
+        note(f"next: ichtune train --recipe {'mine.yaml' if keys else rows[0]['name']}", quiet)
 
 
 def known_names() -> dict[str, Sequence[str]]:

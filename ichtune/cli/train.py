@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ichtune.cli.options import DEFAULT_WORK, JsonOption, QuietOption, WorkOption, work_argument
+from ichtune.errors import ConfigError
 
 if TYPE_CHECKING:
     from ichtune.recipe import Recipe
@@ -51,6 +52,7 @@ def train(
     from ichtune.search.crossval_tasks import CrossvalProgress, train_recipes
     from ichtune.space import Resources
     from ichtune.training.crossval import TrainOptions
+    from ichtune.training.fold_run import enlargement
     from ichtune.workspace import Workspace
 
     workspace = Workspace(work)
@@ -60,6 +62,9 @@ def train(
     note(f"training {len(recipes)} recipes on {workspace.fold_plan.k} folds each", quiet)
     for chosen in recipes:
         note(f"  {chosen.recipe_id}  {chosen.summary}", quiet)
+        enlarged = enlargement(workspace, chosen)
+        if enlarged:
+            note(f"    {enlarged}", quiet)
     with progress("training", unit="epochs", quiet=quiet) as bar:
 
         def show(so_far: CrossvalProgress) -> None:
@@ -90,6 +95,8 @@ def _recipes(workspace: "Workspace", recipe: str | None, search: str | None, top
     from ichtune.search.trial_table import train_top, winners
     from ichtune.training.checks import check_recipe
 
+    if recipe is not None and (top is not None or search is not None):
+        raise ConfigError("--top and --search choose winners of a search, --recipe names one recipe; give one of them")
     if recipe is None:
         return winners(workspace.layout, top or train_top(workspace.layout, search), search)
     chosen = read_recipe(recipe)

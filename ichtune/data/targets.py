@@ -59,7 +59,10 @@ def make_targets(slices: pd.DataFrame, recipe: Recipe, pseudo: pd.DataFrame | No
         y_NL[rows] = p_nL > recipe.pseudo_threshold if recipe.pseudo_threshold > 0 else p_nL
         weight_NL[rows] = recipe.pseudo_weight * share_L
     y_NL = y_NL * (1.0 - recipe.label_smoothing) + recipe.label_smoothing / 2
-    weight_NL *= 1.0 + y_NL * (np.array(recipe.positive_weights) - 1.0)
+    # of a soft label the positive part alone counts more: then the fitted odds are exactly the weight times the true
+    positive_NL = y_NL * np.array(recipe.positive_weights)
+    factor_NL = positive_NL + 1.0 - y_NL
+    y_NL, weight_NL = positive_NL / factor_NL, weight_NL * factor_NL
     y_NL[weight_NL.sum(axis=1) == 0] = 0.0
     return _with_neighbours(y_NL, weight_NL, beside_N2, recipe.neighbour_targets)
 

@@ -1,7 +1,7 @@
 """create_model: the one way to a network, ours or timm's."""
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Protocol
@@ -146,13 +146,14 @@ def _create_timm_model(architecture: str, in_chans: int, pretrained: bool | str)
             )
         overlay = {"file": pretrained}
     try:
-        model: nn.Module = timm.create_model(
-            architecture,
-            pretrained=pretrained is not False,
-            pretrained_cfg_overlay=overlay,
-            in_chans=in_chans,
-            num_classes=0,
-        )
+        with _hub_cache_only():
+            model: nn.Module = timm.create_model(
+                architecture,
+                pretrained=pretrained is not False,
+                pretrained_cfg_overlay=overlay,
+                in_chans=in_chans,
+                num_classes=0,
+            )
     except (OSError, RuntimeError, SafetensorError) as error:
         if pretrained is False:
             raise
@@ -160,6 +161,19 @@ def _create_timm_model(architecture: str, in_chans: int, pretrained: bool | str)
     if isinstance(pretrained, str):
         _check_covered(model, architecture, pretrained)
     return model
+
+
+@contextmanager
+def _hub_cache_only() -> Iterator[None]:
+    """Let the hub answer from the user's cache alone: a training must neither fetch anything nor wait for a network."""
+    from huggingface_hub import constants
+
+    was_offline = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = was_offline
 
 
 def _check_covered(model: nn.Module, architecture: str, path: str) -> None:
@@ -201,13 +215,17 @@ def _try_input_size(
 
 
 def _pretrained_help(architecture: str, pretrained: bool | str, error: Exception) -> str:
-    offline = "HF_HUB_OFFLINE is set" if os.environ.get("HF_HUB_OFFLINE") else "no network or no cached copy"
-    cause = str(error).splitlines()[0] if str(error) else type(error).__name__
-    where = f"the file {pretrained}" if isinstance(pretrained, str) else f"timm's hub cache ({offline})"
-    return (
-        f"cannot load pretrained weights of {architecture!r} from {where}: {cause}. Either (1) fill the hub cache on "
-        f"a machine with a network, (2) write pretrained: path/to/weights.safetensors, or (3) pretrained: false"
+    fill = f"python -c \"import timm; timm.create_model('{architecture}', pretrained=True)\""
+    options = (
+        f"Either (1) fill the hub cache with `{fill}`, where there is a network, and keep HF_HOME, (2) write "
+        f"pretrained: path/to/weights.safetensors, or (3) pretrained: false"
     )
+    cause = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if isinstance(pretrained, str):
+        return f"cannot load pretrained weights of {architecture!r} from the file {pretrained}: {cause}. {options}"
+    if not isinstance(error, OSError):  # what the hub raises for what its cache lacks
+        return f"cannot load pretrained weights of {architecture!r}: {cause.rstrip('.')}. {options}"
+    return f"the hub cache holds no pretrained weights of {architecture!r}, and nothing is fetched unasked. {options}"
 
 
 @torch.no_grad()
@@ -216,6 +234,10 @@ def start_at_rates(model: HasClassifier, rates_L: Sequence[float]) -> None:
 
     The last layer's weights become zero and its bias the log odds of the rates. Most labels are rare: from a random
     start the first hundreds of steps would do nothing but push every probability down.
+
+    With an ``any_rule`` other than ``own``, the answer for ``any`` starts at what the rule makes of the subtypes' rates
+    and not at its own rate: by ``max`` at the largest of them, which is too low, and by ``noisy_or`` at the rate of
+    independent subtypes, which is too high if one slice often has several.
 
     Args:
         model: what ``create_model`` or ``create_network`` made.

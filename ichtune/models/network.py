@@ -4,6 +4,7 @@ Dimension key: B batch, C channels, H height, W width, L labels, K outputs (L fo
 """
 
 from collections.abc import Callable, Iterator
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -17,6 +18,9 @@ from ichtune.models.pooling import ImageClassifier
 from ichtune.recipe import Recipe
 
 _ANY = LABELS.index(ANY)
+_NORM_BY_ANOTHER_NAME = "affine"
+#: Ends of the names of parameters that shift or scale features, whatever their number of dimensions.
+_SHIFTS_AND_SCALES = ("bias", "bias_table", "alpha", "beta", "logit_scale")
 
 
 def _split(logits_BL: torch.Tensor) -> torch.Tensor:
@@ -112,16 +116,42 @@ def head_parameters(network: Network) -> list[str]:
     return [name for name, _ in network.named_parameters() if name.startswith(("body.pool.", "body.classifier."))]
 
 
-def norm_parameters(network: Network) -> list[str]:
+def _inside(prefix: str, name: str) -> str:
+    return f"{prefix}.{name}" if prefix else name
+
+
+def norm_parameters(network: nn.Module) -> list[str]:
     """Return the names of the parameters of normalisation layers, torch's and timm's many own.
 
     They share no class: what they share is the word in the name of their class or of one that it is derived from.
+    ResMLP's ``Affine`` is one too: a layer norm without the statistics.
     """
     names = []
     for prefix, module in network.named_modules():
-        if any("norm" in kind.__name__.lower() for kind in type(module).__mro__):
-            names += [f"{prefix}.{name}" for name, _ in module.named_parameters(recurse=False)]
+        kinds = [kind.__name__.lower() for kind in type(module).__mro__]
+        if any("norm" in kind for kind in kinds) or _NORM_BY_ANOTHER_NAME in kinds:
+            names += [_inside(prefix, name) for name, _ in module.named_parameters(recurse=False)]
     return names
+
+
+def undecayed_parameters(network: nn.Module) -> set[str]:
+    """Return the names of the parameters that are not to be pulled towards zero.
+
+    They are vectors and scalars, whatever the input layer learns (its windows, in HU), parameters of norms, biases and
+    scales by their names, some of which have more than one dimension, and what timm's networks and their parts name in
+    ``no_weight_decay``: position embeddings, class tokens, relative positions.
+    """
+    found = set(norm_parameters(network))
+    named = [name for name, _ in network.named_parameters()]
+    for name, parameter in network.named_parameters():
+        is_shift = name.rpartition(".")[2].endswith(_SHIFTS_AND_SCALES)
+        if parameter.ndim < 2 or is_shift or name.startswith("inputs."):
+            found.add(name)
+    for prefix, module in network.named_modules():
+        own: Any = getattr(module, "no_weight_decay", None)
+        patterns = [_inside(prefix, pattern) for pattern in own()] if callable(own) else []
+        found.update(name for name in named if any(fnmatchcase(name, pattern) for pattern in patterns))
+    return found
 
 
 class _Names:

@@ -32,7 +32,9 @@ def average_and_maximum(features_BPC: torch.Tensor) -> torch.Tensor:
 class GeneralisedMean(nn.Module):
     """The mean over positions of the p-th power, to the power of 1/p, with p learnt from 3.
 
-    It lies between the average (p = 1) and the maximum (p large).
+    It lies between the average (p = 1) and the maximum (p large). A power of p needs features that are not negative,
+    such as those after a ReLU. Networks that end in a layer norm (ConvNeXt, ViT, Swin) give signed ones: what is
+    negative there counts as ``GEM_LEAST``, so that about half of the features have no say and no gradient.
 
     Source: Radenovic et al., Fine-tuning CNN Image Retrieval with No Human Annotation, TPAMI 2018, section 3.2.
     """

@@ -13,7 +13,7 @@ from torch.nn.utils import parametrizations, parametrize
 from ichtune.models.backbone import Backbone
 
 #: Channels of the stem's three convolutions.
-STEM = (32, 32, 64)
+STEM = (32, 64, 64)
 #: Bottleneck blocks of each stage.
 DEPTHS = (3, 4, 6, 3)
 #: Channels inside the blocks of each stage; each block gives EXPANSION times as many.
@@ -39,6 +39,10 @@ class SimpleSelfAttention(nn.Module):
     Multiplied as ``((x x^T) W) x`` it costs 2 C^2 N + C^3 operations. ``x (x^T (W x))``, which is the same, would cost
     more than 2 C N^2: at 56x56 positions and 256 channels twelve times as many. ``gamma`` starts at 0, so that an
     untrained layer does nothing. The largest singular value of W is kept at 1.
+
+    ``symmetric`` is what the seed meant and did not do: it wrote the symmetric part of the normalised W into the layer,
+    where torch's spectral norm puts a W computed anew from the raw weight before it is used. Here the raw weight is
+    made symmetric first, and then normalised.
 
     Args:
         channels: channels C of the features.
@@ -110,6 +114,9 @@ class Bottleneck(nn.Module):
 
 class XResNet(Backbone):
     """The seed's network: xresnet50 with Mish and, where wanted, attention in the last block of the first stage.
+
+    The stem's widths are the seed's; ResNet-D has 32, 32, 64. What it computes differs from the seed in ``symmetric``
+    only: see ``SimpleSelfAttention``.
 
     Args:
         in_chans: input channels.

@@ -13,34 +13,43 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from ichtune.data.cache.hu_cache import file_sha256
-from ichtune.ensemble.fitting import restore_blend
 from ichtune.ensemble.spec import BlendSpec
 from ichtune.errors import ConfigError, DataError, StorageError
 from ichtune.labels import LABELS
 from ichtune.recipe import Recipe
-from ichtune.report.fold_ensemble import CacheNeed, EnsembleMember, FoldEnsemble, FoldWeights, TrainedOn
+from ichtune.report.fold_ensemble import (
+    CacheNeed,
+    EnsembleMember,
+    FoldEnsemble,
+    FoldWeights,
+    TrainedOn,
+    restore_live,
+)
 from ichtune.report.json_files import read_json_object
 from ichtune.report.model_card import model_card
-from ichtune.tables import write_json
+from ichtune.tables import check_writable, write_json
 from ichtune.training.checkpoint import load_checkpoint, save_checkpoint
 
 #: Raise when bundles of the last version can no longer be read.
 BUNDLE_FORMAT = 1
 BUNDLE_JSON = "bundle.json"
 MODEL_CARD = "MODEL_CARD.md"
+#: Every file that a bundle may hold, below its folder.
+_FILES = (BUNDLE_JSON, MODEL_CARD, "weights/*/fold_*.safetensors")
 #: What a bundled weights file says of itself beside its recipe; whatever else a run noted stays behind.
 _KEPT = ("kind", "n_networks", "fold", "recipe_id", "fold_plan_hash", "schema_version", "ichtune_version")
 
 
 @dataclass(frozen=True)
 class BundleSummary:
-    """What was written."""
+    """What was written; ``n_left_out`` members were not, since their weight is zero for every label."""
 
     path: Path
     n_members: int
     n_models: int
     n_bytes: int
     generated: bool
+    n_left_out: int = 0
 
 
 def write_bundle(ensemble: FoldEnsemble, out: Path, licence: str = "", *, replace_old: bool = False) -> BundleSummary:
@@ -53,11 +62,11 @@ def write_bundle(ensemble: FoldEnsemble, out: Path, licence: str = "", *, replac
         replace_old: let a bundle that lies there go.
 
     Raises:
-        ConfigError: ``out`` exists, and is not to be replaced or is no bundle.
+        ConfigError: ``out`` exists, and is not to be replaced, is no bundle or holds other files too.
         DataError: weights that are missing or are none.
-        StorageError: the disk is full, or ``out`` may not be written.
+        StorageError: the disk is full, or ``out`` may not be written; a bundle that lay there still does.
     """
-    _check_free(out, replace_old)
+    check_bundle_path(out, replace_old=replace_old)
     for weights in ensemble.weights:
         weights.check()
     with _whole_folder(out) as folder:
@@ -65,23 +74,63 @@ def write_bundle(ensemble: FoldEnsemble, out: Path, licence: str = "", *, replac
         write_json(_about(ensemble, members, licence), folder / BUNDLE_JSON)
         (folder / MODEL_CARD).write_text(model_card(ensemble, licence), encoding="utf-8")
     n_bytes = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
-    generated = ensemble.trained_on.generated
-    return BundleSummary(out, len(ensemble.members), len(ensemble.weights), n_bytes, generated)
+    return BundleSummary(
+        path=out,
+        n_members=len(ensemble.members),
+        n_models=len(ensemble.weights),
+        n_bytes=n_bytes,
+        generated=ensemble.trained_on.generated,
+        n_left_out=ensemble.n_left_out,
+    )
 
 
-def _check_free(out: Path, replace_old: bool) -> None:
-    if not out.exists():
-        return
+def check_bundle_path(out: Path, *, replace_old: bool) -> None:
+    """Make sure that a bundle may be written there, before the work that leads to it; see ``write_bundle``.
+
+    Raises:
+        ConfigError: ``out`` exists, and is not to be replaced, is no bundle or holds other files too.
+        StorageError: ``out`` may not be written.
+    """
+    exists = os.path.exists(out)  # False where it cannot be known, which ``check_writable`` then explains
+    if exists:
+        _check_old(out, replace_old)
+    check_writable(_beside(out, "new") if exists else out)
+
+
+def _check_old(out: Path, replace_old: bool) -> None:
     if not (out / BUNDLE_JSON).is_file():
         raise ConfigError(f"{out} exists and is no bundle; name another folder with --out")
     if not replace_old:
         raise ConfigError(f"{out} exists; add --replace to write the bundle in its place, or name another --out")
+    foreign = [path for path in sorted(out.rglob("*")) if not _belongs(path, out)]
+    if foreign:
+        raise ConfigError(
+            f"{out} holds {foreign[0].relative_to(out)}, which is no part of a bundle and would be lost; move it "
+            "elsewhere, or name another folder with --out"
+        )
+
+
+def _belongs(path: Path, out: Path) -> bool:
+    """Say whether a bundle may hold this, judged by its place; folders say nothing by themselves."""
+    if path.is_dir() and not path.is_symlink():
+        return True
+    place = path.relative_to(out)
+    return any(len(place.parts) == name.count("/") + 1 and place.match(name) for name in _FILES)
+
+
+def _beside(out: Path, what: str) -> Path:
+    """Return a name beside the folder itself, which ``out`` may only link to, so that renaming moves no data."""
+    out = out.resolve()
+    return out.with_name(f".{out.name}.{os.getpid()}.{what}")
 
 
 @contextmanager
 def _whole_folder(out: Path) -> Iterator[Path]:
-    """Give a folder beside ``out`` to write into, which takes its name when the block ends well and goes otherwise."""
-    new, old = (out.with_name(f".{out.name}.{os.getpid()}.{what}") for what in ("new", "old"))
+    """Give a folder beside ``out`` to write into, which takes its name when the block ends well and goes otherwise.
+
+    What lay at ``out`` goes only after the new folder has taken its place.
+    """
+    new, old, out = _beside(out, "new"), _beside(out, "old"), out.resolve()
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         new.mkdir()
@@ -92,8 +141,21 @@ def _whole_folder(out: Path) -> Iterator[Path]:
     except OSError as error:
         raise StorageError(f"cannot write the bundle {out}: {error.strerror or error}") from error
     finally:
-        for left in (new, old):
-            shutil.rmtree(left, ignore_errors=True)
+        shutil.rmtree(new, ignore_errors=True)
+        if out.exists():
+            shutil.rmtree(old, ignore_errors=True)
+        elif old.exists():
+            _put_back(old, out)
+
+
+def _put_back(old: Path, out: Path) -> None:
+    try:
+        old.rename(out)
+    except OSError as error:
+        raise StorageError(
+            f"cannot write the bundle {out}, nor put back the one that lay there: {error.strerror or error}; it is "
+            f"whole and lies in {old}"
+        ) from error
 
 
 def _write_member(member: EnsembleMember, folder: Path) -> dict[str, Any]:
@@ -132,6 +194,7 @@ def _about(ensemble: FoldEnsemble, members: list[dict[str, Any]], licence: str) 
         "members": members,
         "blend": {"spec": blend.spec.to_dict(), "learned": blend.blender.learned()},
         "caches": [asdict(need) for need in ensemble.caches],
+        "n_left_out": ensemble.n_left_out,
         "fold_plan_hash": ensemble.fold_plan_hash,
         "generated": ensemble.trained_on.generated,
         "trained_on": asdict(ensemble.trained_on),
@@ -164,7 +227,7 @@ def read_bundle(path: Path) -> FoldEnsemble:
 
 
 def _ensemble(path: Path, about: Mapping[str, Any]) -> FoldEnsemble:
-    members = tuple(
+    bundled = tuple(
         EnsembleMember(
             recipe_id=str(member["recipe_id"]),
             name=str(member["name"]),
@@ -173,13 +236,14 @@ def _ensemble(path: Path, about: Mapping[str, Any]) -> FoldEnsemble:
         )
         for member in about["members"]
     )
-    blend = about["blend"]
+    members, blend = restore_live(BlendSpec(**about["blend"]["spec"]), about["blend"]["learned"], bundled)
     return FoldEnsemble(
         members=members,
-        blend=restore_blend(BlendSpec(**blend["spec"]), blend["learned"], len(members)),
+        blend=blend,
         caches=tuple(CacheNeed(**need) for need in about["caches"]),
         fold_plan_hash=str(about["fold_plan_hash"]),
         trained_on=TrainedOn(**about["trained_on"]),
+        n_left_out=int(about.get("n_left_out", 0)) + len(bundled) - len(members),
     )
 
 

@@ -3,19 +3,24 @@
 A workspace's last blend and a bundle both give one; whatever predicts new slices starts from it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import numpy as np
 
 from ichtune.data.cache.hu_cache import file_sha256
 from ichtune.ensemble.fitting import FittedBlend, restore_blend
+from ichtune.ensemble.ladder import BLEND
 from ichtune.ensemble.spec import BlendSpec
 from ichtune.errors import ConflictError, DataError
 from ichtune.recipe import CROPS, Recipe
-from ichtune.report.json_files import read_json_object
+from ichtune.report.json_files import read_json, read_json_object
 from ichtune.training.fold_run import WEIGHTS_FILE, fold_folder
 from ichtune.workspace import Workspace
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -76,11 +81,12 @@ class FoldEnsemble:
     """Everything that turns new slices into probabilities.
 
     Attributes:
-        members: the members that the blend chose, in its order.
+        members: the members that the blend chose and gave a weight, in its order.
         blend: fitted on them; takes their predictions (M, N, L) in that order.
         caches: what new slices are prepared into, in the order in which to do it; the first is of whole slices.
         fold_plan_hash: the plan that every member was trained on.
         trained_on: what is told of the training data.
+        n_left_out: further members that the blend chose, whose weight is zero for every label.
     """
 
     members: tuple[EnsembleMember, ...]
@@ -88,6 +94,7 @@ class FoldEnsemble:
     caches: tuple[CacheNeed, ...]
     fold_plan_hash: str
     trained_on: TrainedOn
+    n_left_out: int = 0
 
     @property
     def weights(self) -> tuple[FoldWeights, ...]:
@@ -96,7 +103,7 @@ class FoldEnsemble:
 
 
 def ensemble_of(workspace: Workspace) -> FoldEnsemble:
-    """Return the newest blend of a workspace with its models: what predicts is what was scored.
+    """Return the last blend of a workspace with its models: what predicts is what was scored.
 
     Runs that were trained since are no part of it.
 
@@ -108,7 +115,8 @@ def ensemble_of(workspace: Workspace) -> FoldEnsemble:
     try:
         names = {member["recipe_id"]: str(member["name"]) for member in about["members"]}
         chosen = [str(recipe_id) for recipe_id in about["chosen"]]
-        spec, learned, plan_hash = BlendSpec(**about["spec"]), about["learned"], str(about["fold_plan_hash"])
+        plan_hash = str(about["fold_plan_hash"])
+        live, blend = restore_live(BlendSpec(**about["spec"]), about["learned"], chosen)
         trained_on = _trained_on(workspace, about)
     except (LookupError, TypeError) as error:
         raise DataError(
@@ -119,12 +127,48 @@ def ensemble_of(workspace: Workspace) -> FoldEnsemble:
             f"{path} was blended on fold plan {plan_hash}, but the workspace's plan is "
             f"{workspace.fold_plan.plan_hash}; run `ichtune train` and `ichtune blend` again"
         )
-    members = tuple(_member(workspace, recipe_id, names[recipe_id], plan_hash) for recipe_id in chosen)
+    members = tuple(_member(workspace, recipe_id, names[recipe_id], plan_hash) for recipe_id in live)
     caches = _caches(workspace, [member.recipe for member in members])
-    return FoldEnsemble(members, restore_blend(spec, learned, len(members)), caches, plan_hash, trained_on)
+    return FoldEnsemble(members, blend, caches, plan_hash, trained_on, len(chosen) - len(live))
+
+
+def restore_live(
+    spec: BlendSpec, learned: Mapping[str, Any], members: Sequence[_T]
+) -> tuple[tuple[_T, ...], FittedBlend]:
+    """Return the members that a blend's predictions depend on, and the blend of these alone.
+
+    One whose weight is zero for every label changes no prediction, so that its models need not run. What a blender
+    does that has no weights, or learnt more than them, is not known here: all its members stay.
+
+    Args:
+        spec: what was asked for.
+        learned: see ``restore_blend``.
+        members: those that were chosen, in the blend's order.
+
+    Raises:
+        DataError: not what such a blender learns, or of another number of members.
+    """
+    blend = restore_blend(spec, learned, len(members))
+    weights_ML = blend.blender.weights_
+    if weights_ML is None or learned.keys() != {"weights_"}:
+        return tuple(members), blend
+    live = np.flatnonzero(weights_ML.any(axis=1)).tolist()
+    of_live = restore_blend(spec, {"weights_": weights_ML[live].tolist()}, len(live))
+    return tuple(members[m] for m in live), of_live
 
 
 def _last_blend(workspace: Workspace) -> tuple[Path, dict[str, Any]]:
+    """The blend that the ladder is about; times of files, which copying changes, count only without a ladder."""
+    ladder = workspace.layout.ladder
+    rows = read_json(ladder, "blend")
+    rows = rows if isinstance(rows, list) else []
+    named = [row.get("blend_id") for row in rows if isinstance(row, dict) and row.get("name") == BLEND]
+    if named:
+        path = workspace.layout.blends / str(named[0]) / "blend.json"
+        about = read_json_object(path, "blend")
+        if about is None:
+            raise DataError(f"{path} is missing, which {ladder} is about; run `ichtune blend` again")
+        return path, about
     paths = sorted(workspace.layout.blends.glob("*/blend.json"), key=lambda path: (path.stat().st_mtime_ns, path))
     if not paths:
         _ = workspace.about

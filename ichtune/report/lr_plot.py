@@ -37,7 +37,7 @@ def write_lr_plot(curve: LrCurve, marks: Mapping[str, float], title: str, path: 
     fall = max(first - lowest, 1e-3)
     axes.set_ylim(lowest - 0.3 * fall, first + CUT_AT * fall)
     axes.set_xlabel("learning rate")
-    axes.set_ylabel("training loss")
+    axes.set_ylabel("training loss, nats")
     axes.set_title(title, fontsize=10)
     axes.grid(visible=True, color="#e5e5e5")
     axes.set_axisbelow(True)

@@ -20,6 +20,9 @@ def model_card(ensemble: FoldEnsemble, licence: str) -> str:
     told, n_recipes, n_models = ensemble.trained_on, len(ensemble.members), len(ensemble.weights)
     data = GENERATED_DATA if told.generated else "the training data of its maker"
     members = "\n".join(f"- `{member.name}`, {len(member.folds)} fold models" for member in ensemble.members)
+    if ensemble.n_left_out:
+        left_out = f"Recipes of the blend left out, since their weight is zero: {ensemble.n_left_out}."
+        members += f"\n\n{left_out} No prediction depends on them."
     interval = f"{told.level:.0%} interval {told.crossfit_low:.5f} to {told.crossfit_high:.5f}"
     return f"""# Model card
 

@@ -35,7 +35,10 @@ OnStep = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class FolderPredictions:
-    """What was predicted: ``frame`` has a row a file, probabilities empty where the file could not be read."""
+    """What was predicted: ``frame`` has a row a file, probabilities empty where the file could not be read.
+
+    ``n_left_out`` members did not run, since their weight is zero for every label.
+    """
 
     frame: pd.DataFrame
     n_predicted: int
@@ -43,6 +46,7 @@ class FolderPredictions:
     n_series: int
     n_models: int
     generated: bool
+    n_left_out: int = 0
 
 
 def predict_with_workspace(workspace: Workspace, dicom_dir: Path, on_step: OnStep | None = None) -> FolderPredictions:
@@ -118,6 +122,7 @@ def predict_folder(
         n_series=frame["series_instance_uid"][frame[SERIES_P_COLUMNS[0]].notna()].nunique(),
         n_models=len(ensemble.weights),
         generated=ensemble.trained_on.generated,
+        n_left_out=ensemble.n_left_out,
     )
 
 

@@ -11,7 +11,7 @@ from ichtune.search.cluster import Cluster, ray_session
 from ichtune.search.study import MAX_FAILURES, check_data, n_concurrent, trial_resources, wants_gpu
 from ichtune.space import Resources
 from ichtune.training.checks import check_weights
-from ichtune.training.crossval import FoldResult, TrainOptions, assemble_run, finished_fold, train_fold
+from ichtune.training.crossval import FoldResult, TrainOptions, assemble_run, finished_fold, is_complete, train_fold
 from ichtune.training.devices import device_for
 from ichtune.training.fold_run import check_sources, fold_folder
 from ichtune.workspace import Workspace
@@ -69,8 +69,8 @@ def train_recipes(
     check_data(workspace, [(recipe.image_px, recipe.crop) for recipe in recipes])
     k = workspace.fold_plan.k
     tasks = [FoldTask(recipe, fold) for recipe in recipes for fold in range(k)]
-    done = [finished_fold(workspace, task.recipe, task.fold) for task in tasks]
-    waiting = [task for task, result in zip(tasks, done, strict=True) if result is None]
+    options = options or TrainOptions()
+    waiting = [task for task in tasks if not is_complete(workspace, task.recipe, task.fold, options)]
     for task in waiting:
         check_sources(workspace, task.recipe, task.fold)
     for recipe in {task.recipe for task in waiting}:
@@ -78,7 +78,7 @@ def train_recipes(
     if waiting:
         token = workspace.layout.searches / "ray_token"
         with ray_session(address, token, dashboard=False) as cluster:
-            _run_tasks(workspace, waiting, tasks, resources, cluster, on_progress, options or TrainOptions())
+            _run_tasks(workspace, waiting, tasks, resources, cluster, on_progress, options)
     return [_assembled(workspace, recipe) for recipe in recipes]
 
 

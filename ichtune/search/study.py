@@ -20,10 +20,9 @@ from ichtune.search.schedulers import create_scheduler, find_scheduler
 from ichtune.search.searchers import LedgerSearcher, find_searcher
 from ichtune.search.telemetry import LedgerCallback, OnEvent, TrialEvent
 from ichtune.search.trial_table import ledger_path, lock_path, write_trials
-from ichtune.space import Resources, Space
-from ichtune.space.domains import Choice, Option
-from ichtune.space.model import Parameter
-from ichtune.training.checks import NAME_CHECKS, check_weights
+from ichtune.space import Resources, Space, check_corners, combinations
+from ichtune.space.domains import Choice, label_of
+from ichtune.training.checks import NAME_CHECKS, check_recipe, check_weights
 from ichtune.training.fold_run import cache_to_read
 from ichtune.workspace import Workspace
 
@@ -141,30 +140,30 @@ def _table_writer(workspace: Workspace, on_event: OnEvent | None) -> OnEvent:
 
 def _check_pretrained(space: Space) -> None:
     """Build each network that would start from pretrained weights once: missing ones must not cost a search."""
-    architectures, weights = (_options(space.parameter(key)) for key in ("architecture", "pretrained"))
-    for option in weights:
-        if option.value is False:
-            continue
-        with space.at(*space.places.get(("pretrained", option.label), ("pretrained",))):
-            for name in [other.value for other in architectures] or [Recipe().architecture]:
-                check_weights(Recipe(architecture=name, pretrained=option.value, image_px=_smallest_px(space)))
-
-
-def _smallest_px(space: Space) -> int:
-    parameter = space.parameter("image_px")
-    if parameter is None:
-        return Recipe().image_px
-    domain = parameter.domain
-    return int(min(o.value for o in domain.options) if isinstance(domain, Choice) else domain.low)
-
-
-def _options(parameter: Parameter | None) -> tuple[Option, ...]:
-    return parameter.domain.options if parameter is not None and isinstance(parameter.domain, Choice) else ()
+    default = Recipe()
+    smallest_px: dict[tuple[str, bool | str], int] = {}
+    for values in combinations(space, ("architecture", "pretrained", "image_px")):
+        architecture, weights, image_px = (
+            values.get(key, getattr(default, key)) for key in ("architecture", "pretrained", "image_px")
+        )
+        if weights is not False:
+            pair = architecture, weights
+            smallest_px[pair] = min(image_px, smallest_px.get(pair, image_px))
+    for (architecture, weights), image_px in smallest_px.items():
+        with space.at(*space.places.get(("pretrained", label_of(weights)), ("parameters", "pretrained"))):
+            check_weights(Recipe(architecture=architecture, pretrained=weights, image_px=image_px))
 
 
 def check_space(workspace: Workspace, space: Space) -> None:
-    """Refuse, before anything is spent, names that no table knows and folds that the workspace does not have."""
+    """Refuse, before anything is spent, what would fail trial by trial.
+
+    Raises:
+        ConfigError: a name that no table knows, values that contradict each other, weights that do not fit, or folds
+            that the workspace does not have; with its place in the file where there is one.
+        DataError: pretrained weights that are not there.
+    """
     space.check_names(NAME_CHECKS)
+    check_corners(space, check_recipe)
     _check_pretrained(space)
     with space.at("search", "algorithm"):
         find_searcher(space.search.algorithm)

@@ -1,5 +1,6 @@
 """The search-space grammar: YAML in, parameters and recipes out; knows neither Ray nor Optuna."""
 
+from ichtune.space.corners import check_corners, combinations
 from ichtune.space.domains import Chooser
 from ichtune.space.model import Parameter, Space
 from ichtune.space.proposals import Proposal, describe, fixed_values, n_configurations, propose
@@ -24,6 +25,8 @@ __all__ = [
     "SearchSettings",
     "Space",
     "TrainSettings",
+    "check_corners",
+    "combinations",
     "describe",
     "fixed_values",
     "n_configurations",

@@ -107,7 +107,7 @@ class Option:
     """One entry of a choice.
 
     Attributes:
-        value: a plain value, six loss weights, or for windows a ``WindowTemplate``.
+        value: a plain value, six weights of labels, for windows a ``WindowTemplate``, or None.
         label: short stable text that stands for the value in searchers, tables and conditions.
     """
 
@@ -117,7 +117,7 @@ class Option:
     @property
     def plain(self) -> Any:
         """The value where it is a plain one, else its label: what tables show and conditions compare."""
-        return self.label if isinstance(self.value, tuple) else self.value
+        return self.label if isinstance(self.value, tuple | None) else self.value
 
     def ranges(self, prefix: str) -> dict[str, Range]:
         """Return the searched numbers inside the option by name, as in ``windows[1][0].center``."""
@@ -174,7 +174,7 @@ def option_of(value: Any) -> Option:
 
 
 def label_of(value: Any) -> str:
-    """Return the label of a plain value, of loss weights or of a window set.
+    """Return the label of a plain value, of none, of weights of labels or of a window set.
 
     Example:
         >>> label_of(1e-4), label_of(True), label_of((2.0, 1.0))
@@ -192,7 +192,7 @@ def label_of(value: Any) -> str:
         return ",".join(label_of(entry) for entry in value)
     if isinstance(value, Range):
         return f"{label_of(value.low)}..{label_of(value.high)}"
-    if isinstance(value, bool):
+    if isinstance(value, bool | None):
         return str(value).lower()
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         return str(int(value))

@@ -33,7 +33,7 @@ class Proposal:
 
     Attributes:
         parameters: value of each active searched parameter by its flat name (``lr``, ``windows``,
-            ``windows[1][0].center``); a window set and loss weights stand there by their label.
+            ``windows[1][0].center``); a window set, weights of labels and none stand there by their label.
         recipe: the whole recipe.
     """
 
@@ -51,6 +51,16 @@ def propose(space: Space, chooser: Chooser) -> Proposal:
     Raises:
         ConfigError: values that exclude each other; ``read_space`` has tried the corners, so this is rare.
     """
+    flat, values = draw_values(space, chooser)
+    return Proposal(flat, Recipe.from_dict(values))
+
+
+def draw_values(space: Space, chooser: Chooser) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Ask a chooser for each active parameter, parents first.
+
+    Returns:
+        What a ``Proposal`` holds as ``parameters``, and the recipe's values by key.
+    """
     flat: dict[str, Any] = {}
     plain: dict[str, Any] = {}
     values: dict[str, Any] = {}
@@ -66,7 +76,7 @@ def propose(space: Space, chooser: Chooser) -> Proposal:
             flat |= ({key: option.plain} if len(domain.options) > 1 else {}) | numbers
         else:
             flat[key] = plain[key] = values[key] = domain.draw(key, chooser)
-    return Proposal(flat, Recipe.from_dict(values))
+    return flat, values
 
 
 def _choose(key: str, choice: Choice, chooser: Chooser) -> Option:

@@ -1,18 +1,18 @@
 """Reading a search space from YAML, with every mistake reported where it stands."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ichtune.errors import ConfigError
 from ichtune.recipe import Recipe, recipe_keys
 from ichtune.space.conditions import parents_of
+from ichtune.space.corners import candidates, check_corners, failure
 from ichtune.space.domains import Choice, Domain
 from ichtune.space.model import Parameter, Space
-from ichtune.space.proposals import fixed_values, option_ranges, propose
+from ichtune.space.proposals import fixed_values
 from ichtune.space.reading_conditions import read_condition
-from ichtune.space.reading_parameters import Places, read_domain
+from ichtune.space.reading_parameters import Places, read_domain, start_value
 from ichtune.space.settings import (
     EarlyStop,
     FoldSettings,
@@ -22,7 +22,7 @@ from ichtune.space.settings import (
     SettingError,
     TrainSettings,
 )
-from ichtune.yaml_positions import Keys, YamlDocument, read_yaml
+from ichtune.yaml_positions import YamlDocument, read_yaml
 
 VERSION = 1
 TOP_KEYS = ("version", "name", "metric", "search", "folds", "resources", "train", "parameters", "start_with")
@@ -72,8 +72,8 @@ def read_space(path: Path) -> Space:
         document=document,
         places=places,
     )
-    _check_recipes(space)
-    return replace(space, start_with=_start_with(space))
+    check_corners(space)
+    return replace(space, start_with=_start_with(space, document))
 
 
 def _check_version(document: YamlDocument) -> None:
@@ -125,12 +125,13 @@ def _early_stop(document: YamlDocument, parameters: tuple[Parameter, ...]) -> Ea
 
 
 def _most_epochs(parameters: tuple[Parameter, ...]) -> int:
-    domain = next((parameter.domain for parameter in parameters if parameter.key == "epochs"), None)
-    if domain is None:
+    """Return how long the longest trial is; where a condition on ``epochs`` fails, it is the recipe's default."""
+    parameter = next((parameter for parameter in parameters if parameter.key == "epochs"), None)
+    if parameter is None:
         return Recipe().epochs
-    if isinstance(domain, Choice):
-        return int(max(option.value for option in domain.options))
-    return int(domain.high)
+    domain = parameter.domain
+    longest = max(option.value for option in domain.options) if isinstance(domain, Choice) else domain.high
+    return int(max(longest, Recipe().epochs) if parameter.when else longest)
 
 
 def _parameters(document: YamlDocument) -> tuple[tuple[Parameter, ...], Places]:
@@ -157,85 +158,32 @@ def _check_cycles(document: YamlDocument, parameters: tuple[Parameter, ...]) -> 
         raise document.error(str(error), "parameters", first, "when") from None
 
 
-@dataclass(frozen=True)
-class _Corner:
-    """A chooser that answers with the first or last of everything, but for the answers it is given."""
-
-    answers: dict[str, Any]
-    last: bool
-
-    def categorical(self, name: str, choices: tuple[str, ...]) -> str:
-        return self.answers.get(name, choices[-1 if self.last else 0])
-
-    def real(self, name: str, low: float, high: float, *, log: bool, step: float | None) -> float:
-        return self.answers.get(name, high if self.last else low)
-
-    def integer(self, name: str, low: int, high: int, *, log: bool, step: int) -> int:
-        return self.answers.get(name, high if self.last else low)
-
-
-def _candidates(parameter: Parameter) -> Iterator[tuple[dict[str, Any], Any, tuple[str, str]]]:
-    """Yield each option and bound: the answers that lead to it, the recipe's value, and what place it has."""
-    key, domain = parameter.key, parameter.domain
-    if not isinstance(domain, Choice):
-        for side, bound in (("low", domain.low), ("high", domain.high)):
-            yield {key: bound}, bound, (key, side)
-        return
-    for i, option in enumerate(domain.options):
-        ranges = option_ranges(key, domain, option)
-        lows = {name: inside.low for name, inside in ranges.items()}
-        yield {key: option.label} | lows, option.filled(f"{key}[{i}]", lows), (key, option.label)
-        for name, inside in ranges.items():
-            for side, bound in (("low", inside.low), ("high", inside.high)):
-                numbers = {**lows, name: bound}
-                yield {key: option.label} | numbers, option.filled(f"{key}[{i}]", numbers), (name, side)
-
-
 def _check_alone(document: YamlDocument, parameters: tuple[Parameter, ...], places: Places) -> None:
     """Try each option and bound in a recipe beside defaults, and beside the first and last of the others."""
-    ends = [{p.key: list(_candidates(p))[end][1] for p in parameters} for end in (0, -1)]
-    fixed = {p.key: next(_candidates(p))[1] for p in parameters if p.is_fixed}
+    ends = [{p.key: list(candidates(p))[end][1] for p in parameters} for end in (0, -1)]
+    fixed = {p.key: next(candidates(p))[1] for p in parameters if p.is_fixed}
     for parameter in parameters:
-        for _, value, place in _candidates(parameter):
-            errors = [_failure({**beside, parameter.key: value}) for beside in ({}, fixed, *ends)]
+        for _, value, place in candidates(parameter):
+            errors = [failure({**beside, parameter.key: value}) for beside in ({}, fixed, *ends)]
             if all(errors):
                 raise document.error(str(errors[0]), *places.get(place, ("parameters", parameter.key)))
 
 
-def _failure(values: dict[str, Any]) -> ConfigError | None:
-    try:
-        Recipe.from_dict(values)
-    except ConfigError as error:
-        return error
-    return None
-
-
-def _check_recipes(space: Space) -> None:
-    """Try each option and bound with the others at their lowest and highest, conditions as they are."""
-    for parameter in space.parameters:
-        for answers, _, place in _candidates(parameter):
-            for last in (False, True):
-                try:
-                    propose(space, _Corner(answers, last))
-                except ConfigError as error:
-                    keys: Keys = space.places.get(place, ("parameters", parameter.key))
-                    message = f"excludes other values of this space: {error}; narrow one of the two"
-                    raise space.error(message, *keys) from None
-
-
-def _start_with(space: Space) -> tuple[dict[str, Any], ...]:
-    starts = space.document.get("start_with") if space.document else None
-    if starts is None:
+def _start_with(space: Space, document: YamlDocument) -> tuple[dict[str, Any], ...]:
+    written = document.get("start_with")
+    if written is None:
         return ()
-    if not isinstance(starts, list):
-        raise space.error(f"must be a list of recipes, as in `- {{lr: 3e-4}}`, got {starts!r}", "start_with")
-    for i, start in enumerate(starts):
-        if not isinstance(start, dict) or not start:
-            raise space.error(f"must map parameters to values, got {start!r}", "start_with", i)
+    if not isinstance(written, list):
+        raise document.error(f"must be a list of recipes, as in `- {{lr: 3e-4}}`, got {written!r}", "start_with")
+    starts: list[dict[str, Any]] = []
+    for i, values in enumerate(written):
+        if not isinstance(values, dict) or not values:
+            raise document.error(f"must map parameters to values, got {values!r}", "start_with", i)
+        starts.append({key: start_value(document, key, ("start_with", i, key)) for key in values})
         try:
-            fixed_values(space, start)
+            fixed_values(space, starts[i])
         except SettingError as error:
-            raise space.error(str(error), "start_with", i, error.key) from None
+            raise document.error(str(error), "start_with", i, error.key) from None
         except ConfigError as error:
-            raise space.error(str(error), "start_with", i) from None
+            raise document.error(str(error), "start_with", i) from None
     return tuple(starts)

@@ -5,11 +5,8 @@ from typing import Any
 from ichtune.errors import nearest
 from ichtune.space.conditions import LIST_RELATIONS, ORDER_RELATIONS, RELATIONS, Condition, Test
 from ichtune.space.domains import Choice, Domain, is_number
-from ichtune.space.reading_parameters import canonical
+from ichtune.space.reading_parameters import canonical, is_one_value
 from ichtune.yaml_positions import Keys, YamlDocument
-
-#: Recipe keys whose value is a list itself, so that a list of numbers is one value and not several.
-_LIST_VALUED = ("windows", "loss_weights")
 
 
 def read_condition(document: YamlDocument, key: str, domains: dict[str, Domain]) -> Condition:
@@ -42,17 +39,11 @@ def _tests(document: YamlDocument, at: Keys, domains: dict[str, Domain]) -> tupl
             raise document.error(f"unknown parent {parent!r}. {nearest(parent, domains)}", *at, parent)
         if isinstance(wanted, dict):
             tests += [_test(document, (*at, parent, relation), parent, relation, domains) for relation in wanted]
-        elif isinstance(wanted, list) and not _is_one_value(parent, wanted):
+        elif isinstance(wanted, list) and not is_one_value(parent, wanted):
             tests.append(_test(document, (*at, parent), parent, "in", domains))
         else:
             tests.append(_test(document, (*at, parent), parent, "eq", domains))
     return tuple(tests)
-
-
-def _is_one_value(parent: str, wanted: list[Any]) -> bool:
-    if parent == "windows":
-        return all(isinstance(entry, list) and all(is_number(number) for number in entry) for entry in wanted)
-    return parent == "loss_weights" and all(is_number(entry) for entry in wanted)
 
 
 def _test(document: YamlDocument, at: Keys, parent: str, relation: str, domains: dict[str, Domain]) -> Test:
@@ -85,7 +76,7 @@ def _operand(document: YamlDocument, at: Keys, parent: str, domain: Domain) -> A
         if not domain.contains(written):
             raise document.error(f"{parent} is never {written!r}: it lies in {domain.low:g} to {domain.high:g}", *at)
         return written
-    if parent in _LIST_VALUED and written in domain.labels:
+    if any(isinstance(option.value, tuple) and option.label == written for option in domain.options):
         return written
     value = canonical(document, parent, at)
     known = [option.plain for option in domain.options]

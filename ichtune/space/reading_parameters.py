@@ -1,12 +1,13 @@
 """Reading one entry under ``parameters``: a range, a choice or a fixed value, in any spelling."""
 
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 from ichtune.errors import ConfigError, nearest
 from ichtune.labels import N_LABELS
 from ichtune.recipe import Recipe, canonical_augmentation
-from ichtune.recipe_file import RECIPE_REFERENCES, resolve_reference
+from ichtune.recipe_file import RECIPE_REFERENCES, resolve_file, resolve_reference
 from ichtune.space.domains import Choice, Domain, Integer, Option, Range, Real, is_number, label_of, option_of
 from ichtune.windows import DICOM, plain_windows, resolve_windows
 from ichtune.yaml_positions import Keys, YamlDocument, dotted
@@ -39,6 +40,10 @@ KINDS: dict[str, tuple[str, bool | None]] = {
 _KIND: dict[str, str] = {field.name: field.metadata["kind"] for field in fields(Recipe)}
 #: The recipe's numbers, and whether they are whole ones.
 _INTEGRAL = {key: kind == "whole" for key, kind in _KIND.items() if kind in ("whole", "number")}
+#: Keys of the recipe that may be None, written as nothing, ``null`` or, as tables show it, ``none``.
+_OPTIONAL = tuple(field.name for field in fields(Recipe) if field.default is None)
+#: Keys whose value is held in another form than it may be written in, window sets and weights apart.
+_REWRITTEN = (*_OPTIONAL, "augmentation", "pretrained", *RECIPE_REFERENCES)
 _RANGE_KEYS = ("low", "high", "step", "log")
 
 Places = dict[tuple[str, str], Keys]
@@ -58,7 +63,7 @@ def read_domain(document: YamlDocument, key: str, places: Places) -> Domain:
     at: Keys = ("parameters", key)
     spec = document.get(*at)
     if not isinstance(spec, dict):
-        whole = not isinstance(spec, list) or _is_one_value(key, spec)
+        whole = not isinstance(spec, list) or is_one_value(key, spec)
         return _choice(document, key, [(spec, at)] if whole else _entries(document, at), places)
     given = _spelled(document, at, allowed=SPELLINGS)
     form, log = _form(document, at, given)
@@ -159,18 +164,17 @@ def _choice(document: YamlDocument, key: str, entries: list[tuple[Any, Keys]], p
 
 
 def _value(document: YamlDocument, key: str, at: Keys, name: str, places: Places) -> Any:
-    value = document.get(*at)
     if key == "windows":
         return _window_set(document, at, name, places)
     if _KIND.get(key) == "label_weights":
-        return _loss_weights(document, at)
+        return _label_weights(document, at)
+    value = document.get(*at)
+    if key in _OPTIONAL and value in (None, label_of(None)):
+        return None
     if value is None:
         raise document.error("has no value; write one or remove the key", *at)
     try:
-        if key == "augmentation" and isinstance(value, list):
-            return canonical_augmentation(value)
-        if key in RECIPE_REFERENCES and isinstance(value, str):
-            return resolve_reference(value)
+        value = _resolved(key, value, document.path.parent)
     except ConfigError as error:
         raise document.error(str(error), *at) from None
     if isinstance(value, list | dict):
@@ -178,7 +182,26 @@ def _value(document: YamlDocument, key: str, at: Keys, name: str, places: Places
     return value
 
 
-def _loss_weights(document: YamlDocument, at: Keys) -> tuple[Any, ...]:
+def _resolved(key: str, value: Any, folder: Path) -> Any:
+    """Return what a value stands for where it is written out, or names a file or a recipe; else the value itself."""
+    if key == "augmentation" and isinstance(value, list):
+        return canonical_augmentation(value)
+    if key == "pretrained" and isinstance(value, str):
+        return resolve_file(value, folder)
+    if key in RECIPE_REFERENCES and isinstance(value, str):
+        return resolve_reference(value, folder)
+    return value
+
+
+def start_value(document: YamlDocument, key: str, at: Keys) -> Any:
+    """Return a value under ``start_with`` in the form in which the choices of its key are held.
+
+    Window sets and weights stay as they are written: whoever compares them reads every form.
+    """
+    return _value(document, key, at, dotted(at), {}) if key in _REWRITTEN else document.get(*at)
+
+
+def _label_weights(document: YamlDocument, at: Keys) -> tuple[Any, ...]:
     value = document.get(*at)
     if not isinstance(value, list) or not all(is_number(number) for number in value):
         raise document.error(f"must be a list of {N_LABELS} numbers in label order, got {value!r}", *at)
@@ -222,16 +245,20 @@ def _is_pair(entry: Any) -> bool:
     return isinstance(entry, list) and len(entry) == 2 and all(is_number(n) or isinstance(n, dict) for n in entry)
 
 
-def _is_one_value(key: str, entries: list[Any]) -> bool:
-    """Say whether a bare list is one value written in full, where the recipe's value is a list itself."""
+def is_one_value(key: str, entries: list[Any]) -> bool:
+    """Say whether a bare list is one value written in full, where the recipe's value is a list itself.
+
+    Args:
+        key: a key of the recipe.
+        entries: the list, under a parameter or in a condition on it.
+    """
     if key == "windows":
         return any(_is_pair(entry) for entry in entries) and all(_is_window(entry) for entry in entries)
     if key == "augmentation":
         return bool(entries) and all(isinstance(entry, dict) for entry in entries)
-    return _KIND.get(key) == "label_weights" and bool(entries) and not isinstance(entries[0], list)
+    return _KIND.get(key) == "label_weights" and bool(entries) and not isinstance(entries[0], list | str)
 
 
 def canonical(document: YamlDocument, key: str, at: Keys) -> Any:
-    """Return a value as conditions compare it: plain, or the label of a window set or loss weights."""
-    value = _value(document, key, at, dotted(at), {})
-    return label_of(value) if isinstance(value, tuple) else value
+    """Return a value as conditions compare it: plain, or the label of a window set, of weights or of none."""
+    return option_of(_value(document, key, at, dotted(at), {})).plain

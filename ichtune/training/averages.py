@@ -11,8 +11,16 @@ def _floating(model: nn.Module) -> dict[str, torch.Tensor]:
     return {name: t.detach() for name, t in model.state_dict().items() if t.is_floating_point()}
 
 
+def _is_direction(name: str) -> bool:
+    """Return whether a tensor is a vector of a spectral norm's power iteration."""
+    return ".parametrizations." in f".{name}" and name.endswith(("._u", "._v"))
+
+
 class _Average:
     """Every floating-point tensor of a model, running statistics included.
+
+    The singular vectors that a spectral norm keeps are the model's newest and no mean: a mean of unit vectors is none,
+    and the weight would be divided by too small a number.
 
     Attributes:
         tensors: the average, to be saved; empty where none is kept.
@@ -30,7 +38,10 @@ class _Average:
     def _move(self, model: nn.Module, share: float) -> None:
         """Go a share of the way from the average to the model's weights."""
         state = _floating(model)
-        torch._foreach_lerp_(list(self.tensors.values()), [state[name] for name in self.tensors], share)
+        means = [name for name in self.tensors if not _is_direction(name)]
+        torch._foreach_lerp_([self.tensors[name] for name in means], [state[name] for name in means], share)
+        for name in self.tensors.keys() - means:
+            self.tensors[name].copy_(state[name])
 
     @contextmanager
     def applied_to(self, model: nn.Module) -> Iterator[None]:

@@ -37,7 +37,10 @@ def save_checkpoint(
     contiguous = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     try:
         with whole_file(path) as temporary:
+            temporary.touch()
+            mode = temporary.stat().st_mode
             save_file(contiguous, temporary, metadata={"ichtune": json.dumps(header, sort_keys=True)})
+            temporary.chmod(mode)  # safetensors makes a file that nobody else may read, whatever the umask says
     except SafetensorError as error:
         raise StorageError(f"cannot write the checkpoint {path}: {error}") from error
     if sidecar is not None:

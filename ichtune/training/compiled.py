@@ -9,7 +9,7 @@ from ichtune.models.network import Network
 
 
 class CompiledNetwork:
-    """Calls a network, compiled if asked; the first failure puts the plain network in its place for good.
+    """Calls a network, compiled if asked, until whoever calls it gives that up.
 
     Args:
         network: what is called.
@@ -28,15 +28,12 @@ class CompiledNetwork:
 
     def __call__(self, x_BCHW: torch.Tensor) -> torch.Tensor:
         """Return logits (B, K)."""
-        if self._compiled is not None:
-            state = torch.get_rng_state()
-            try:
-                compiled_BK: torch.Tensor = self._compiled(x_BCHW)
-                return compiled_BK
-            except Exception as error:  # noqa: BLE001  (compilers fail in every way; the plain network is right anyway)
-                self._compiled = None
-                first = (str(error).strip().splitlines() or [""])[0]
-                self._notes.append(f"not compiled: {type(error).__name__}: {first}")
-                torch.set_rng_state(state)
-        logits_BK: torch.Tensor = self._network(x_BCHW)
+        called = self._network if self._compiled is None else self._compiled
+        logits_BK: torch.Tensor = called(x_BCHW)
         return logits_BK
+
+    def give_up(self, error: Exception) -> None:
+        """Call the plain network from now on, and note the error that is why."""
+        self._compiled = None
+        first = (str(error).strip().splitlines() or [""])[0]
+        self._notes.append(f"not compiled: {type(error).__name__}: {first}")

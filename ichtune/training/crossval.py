@@ -19,11 +19,20 @@ from ichtune.labels import LABELS
 from ichtune.metrics import weighted_log_loss
 from ichtune.recipe import Recipe
 from ichtune.tables import P_COLUMNS, PREDICTIONS, read_table, write_json, write_table
+from ichtune.training.devices import best_device
 from ichtune.training.embeddings import write_embeddings
 from ichtune.training.fold_keeper import FoldKeeper
-from ichtune.training.fold_run import FoldRows, FoldRun, fold_folder, inputs_of, open_fold
+from ichtune.training.fold_run import (
+    FoldRows,
+    FoldRun,
+    fold_folder,
+    fold_rows,
+    inputs_of,
+    open_batches,
+    open_fold,
+)
 from ichtune.training.loop import EpochResult, TrainingRun
-from ichtune.training.predict import extract
+from ichtune.training.predict import extract, load_model
 from ichtune.workspace import Workspace
 
 OnEpoch = Callable[[EpochResult], None]
@@ -77,8 +86,8 @@ class TrainOptions:
 
     Attributes:
         checkpoint_s: seconds between two checkpoints within an epoch; one is written after every epoch anyway.
-        keep_snapshots: keep the weights of every epoch as ``epoch_<n>.safetensors``.
-        embeddings: also write the pooled features of the held-out and the unlabelled slices.
+        keep_snapshots: keep the weights of every epoch as ``epoch_<n>.safetensors``; of epochs still to be trained.
+        embeddings: also write the pooled features of the held-out and the unlabelled slices, of trained folds too.
     """
 
     checkpoint_s: float = 600.0
@@ -115,10 +124,15 @@ def train_fold(
     options = options or TrainOptions()
     done = finished_fold(workspace, recipe, fold)
     if done is not None:
+        fold_folder(workspace, recipe.recipe_id, fold).joinpath("resume.safetensors").unlink(missing_ok=True)
+        if not is_complete(workspace, recipe, fold, options):
+            _add_embeddings(workspace, recipe, fold, device)
         return done
     opened = open_fold(workspace, recipe, fold, device)
     run, folder = opened.run, fold_folder(workspace, recipe.recipe_id, fold)
-    keeper = FoldKeeper(folder, {"fold": fold, **_inputs(workspace, recipe)}, opened.learnt_from, options.checkpoint_s)
+    keeper = FoldKeeper(
+        folder, {"fold": fold, **_inputs(workspace, recipe)}, opened.learnt_from, opened.scored, options.checkpoint_s
+    )
     keeper.take_up(run)
     while not run.finished:
         result = run.run_epoch(keeper.after_step)
@@ -133,6 +147,27 @@ def train_fold(
     kept = _keep_fold(workspace, opened, fold, keeper, options.embeddings)
     keeper.resume.unlink(missing_ok=True)
     return kept
+
+
+def is_complete(workspace: Workspace, recipe: Recipe, fold: int, options: TrainOptions) -> bool:
+    """Return whether a fold is trained and has left all that the options ask for."""
+    if finished_fold(workspace, recipe, fold) is None:
+        return False
+    folder = fold_folder(workspace, recipe.recipe_id, fold)
+    return not options.embeddings or all((folder / f"{kind}_embeddings.parquet").is_file() for kind in ("oof", "test"))
+
+
+def _add_embeddings(workspace: Workspace, recipe: Recipe, fold: int, device: torch.device | None) -> None:
+    """Extract the embeddings of a fold that was trained without them, from the weights that it left."""
+    folder, rows = fold_folder(workspace, recipe.recipe_id, fold), fold_rows(workspace, fold)
+    device = device or best_device()
+    model, _ = load_model(folder / "weights.safetensors", device)
+    data, image_ids = open_batches(workspace, recipe), workspace.slices["image_id"]
+    for kind, wanted in (("test", rows.test), ("oof", rows.valid)):
+        e_MND = extract(model, recipe, data, wanted, device, embeddings=True).e_MND
+        if e_MND is not None:
+            inputs = {"fold": fold, **_inputs(workspace, recipe)}
+            write_embeddings(folder / f"{kind}_embeddings.parquet", image_ids[wanted].tolist(), e_MND, inputs)
 
 
 def _keep_fold(workspace: Workspace, opened: FoldRun, fold: int, keeper: FoldKeeper, embeddings: bool) -> FoldResult:

@@ -20,7 +20,9 @@ _COLUMN = "embedding"
 
 
 def write_embeddings(path: Path, image_ids: Sequence[str], e_MND: np.ndarray, inputs: Mapping[str, Any]) -> None:
-    """Write one row a slice and network: ``image_id``, ``network`` and ``embedding``, a list of D float16.
+    """Write one row a slice and network: ``image_id``, ``network`` and ``embedding``, a list of D numbers.
+
+    They are float16, or float32 where one of them is too large for that.
 
     Args:
         path: parquet file.
@@ -32,7 +34,8 @@ def write_embeddings(path: Path, image_ids: Sequence[str], e_MND: np.ndarray, in
         StorageError: the file cannot be written.
     """
     n_networks, n_slices, n_dimensions = e_MND.shape
-    values = pa.array(np.ascontiguousarray(e_MND, dtype=np.float16).reshape(-1))
+    kind = np.float16 if np.abs(e_MND).max(initial=0.0) < np.finfo(np.float16).max else np.float32
+    values = pa.array(np.ascontiguousarray(e_MND, dtype=kind).reshape(-1))
     table = pa.table(
         {
             "image_id": pa.array(list(image_ids) * n_networks, pa.string()),
@@ -46,7 +49,7 @@ def write_embeddings(path: Path, image_ids: Sequence[str], e_MND: np.ndarray, in
 
 
 def read_embeddings(path: Path, image_ids: Sequence[str]) -> np.ndarray:
-    """Return the embeddings of the given slices: float16 (M, N, D), N in the order of ``image_ids``.
+    """Return the embeddings of the given slices: (M, N, D), N in the order of ``image_ids``.
 
     Raises:
         DataError: no such file, or a slice that is not in it.

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ichtune.tables import write_json
+from ichtune.tables import remove_leftovers, write_json
 from ichtune.training.loop import TrainingRun
 
 
@@ -16,21 +16,29 @@ class FoldKeeper:
 
     ``resume.safetensors`` holds a whole run under way, ``curve.json`` its epochs. ``weights.safetensors`` is what
     predicts: the last epoch, an average or several snapshots, as the recipe says. ``best.safetensors`` is the epoch
-    with the lowest validation loss, to look at or to start from; that loss flatters it, so it never predicts.
+    with the lowest validation loss, to look at; that loss flatters it, so it never predicts, and counts as one that
+    has learnt from the patients whom it was chosen by.
     ``last.safetensors`` are the plain last weights where an average predicts, ``epoch_<n>.safetensors`` every epoch's.
 
     Args:
         folder: of the fold.
         about: facts for every weights file.
         learnt_from: marks of the patients that the weights have learnt from.
+        scored: marks of the patients on whom the fold is judged.
         checkpoint_s: seconds between two checkpoints within an epoch.
     """
 
     def __init__(
-        self, folder: Path, about: Mapping[str, Any], learnt_from: frozenset[str], checkpoint_s: float
+        self,
+        folder: Path,
+        about: Mapping[str, Any],
+        learnt_from: frozenset[str],
+        scored: frozenset[str],
+        checkpoint_s: float,
     ) -> None:
         self.folder = folder
         self._about, self._sidecar = dict(about), {"learnt_from": sorted(learnt_from)}
+        self._best_sidecar = {"learnt_from": sorted(learnt_from | scored)}
         self._checkpoint_s = checkpoint_s
         self._saved_at = time.monotonic()
 
@@ -41,6 +49,8 @@ class FoldKeeper:
 
     def take_up(self, run: TrainingRun) -> None:
         """Let a run go on from the checkpoint that an earlier one left, if there is one."""
+        if self.folder.is_dir():
+            remove_leftovers(self.folder)
         if self.resume.is_file():
             run.load(self.resume)
 
@@ -55,9 +65,9 @@ class FoldKeeper:
         losses = [result.val_weighted_log_loss for result in run.history]
         about = {**self._about, "epoch": epoch, "val_weighted_log_loss": losses[-1]}
         if losses[-1] == min(losses, default=math.nan):
-            run.save_weights(self.folder / "best.safetensors", about, **self._sidecar)
+            run.save_weights(self.folder / "best.safetensors", about, **self._best_sidecar)
         if keep_snapshot:
-            run.save_weights(self.folder / f"epoch_{epoch:02d}.safetensors", about, **self._sidecar)
+            run.save_epoch(self.folder / f"epoch_{epoch:02d}.safetensors", about, **self._sidecar)
         self._checkpoint(run)
         write_json([asdict(result) for result in run.history], self.folder / "curve.json")
 

@@ -20,6 +20,7 @@ from ichtune.errors import ConfigError, ConflictError, DataError
 from ichtune.recipe import ID_DIGITS, Recipe
 from ichtune.shipped import shipped_files
 from ichtune.tables import PREDICTIONS, read_table, table_about
+from ichtune.training.checkpoint import read_sidecar
 from ichtune.training.loop import TrainingRun
 from ichtune.training.provenance import learnt_from, patient_marks
 from ichtune.workspace import Workspace
@@ -38,11 +39,12 @@ class FoldRows:
 
 @dataclass(frozen=True)
 class FoldRun:
-    """A run of one fold, its rows, and the marks of every patient that its weights will have learnt from."""
+    """A run of one fold, its rows, and marks of patients: whom its weights will know, and whom they are scored on."""
 
     run: TrainingRun
     rows: FoldRows
     learnt_from: frozenset[str]
+    scored: frozenset[str]
 
 
 def fold_rows(workspace: Workspace, fold: int) -> FoldRows:
@@ -123,8 +125,22 @@ def open_fold(workspace: Workspace, recipe: Recipe, fold: int, device: torch.dev
         pseudo, taught = pseudo_table(workspace, recipe, fold, scored)
         data.set_targets(make_targets(workspace.slices, recipe, pseudo))
         train_rows = np.concatenate([rows.train, _rows_of(workspace, pseudo)])
-        seen |= taught
-    return FoldRun(TrainingRun(recipe, data, train_rows, rows.valid, device, start), rows, seen)
+        seen |= taught | patient_marks(patients[train_rows])
+    run = TrainingRun(recipe, data, train_rows, rows.valid, device, start)
+    enlarged = enlargement(workspace, recipe)
+    run.notes.extend([enlarged] if enlarged else [])
+    return FoldRun(run, rows, seen, scored)
+
+
+def enlargement(workspace: Workspace, recipe: Recipe) -> str | None:
+    """Say so where a recipe's images are enlarged from a smaller cache, which shows the network nothing new."""
+    size_px = cache_to_read(workspace, recipe.image_px, recipe.crop).size_px
+    if size_px is None or size_px >= recipe.image_px:
+        return None
+    return (
+        f"slices of {size_px} px are enlarged to image_px {recipe.image_px}; for real ones run "
+        f"`{workspace.prepare_command(recipe.image_px, recipe.crop)}`"
+    )
 
 
 def check_sources(workspace: Workspace, recipe: Recipe, fold: int) -> None:
@@ -151,7 +167,8 @@ def pseudo_table(
 
     Args:
         workspace: with the named run.
-        recipe: ``pseudo_labels`` is a recipe_id, or the path of a Predictions table of this fold plan.
+        recipe: ``pseudo_labels`` is a recipe_id, or the path of the Predictions table that a fold of a run left, on
+            this fold plan, with its weights beside it.
         fold: the fold that is held out.
         scored_marks: ``patient_marks`` of the held-out patients.
 
@@ -160,13 +177,18 @@ def pseudo_table(
         DataError: the run is not trained yet, or has no prediction of an unlabelled slice for this fold.
     """
     source = recipe.pseudo_labels
-    taught: frozenset[str] = frozenset()
     if source.endswith(".parquet"):
         path = Path(source)
+        weights = path.with_name(WEIGHTS_FILE)
+        if not weights.is_file():
+            raise ConflictError(
+                f"pseudo_labels: beside {path} there are no {WEIGHTS_FILE} that say whom they have learnt from; name "
+                f"a run's own test.parquet, in its fold's folder, or the run's recipe_id"
+            )
     else:
         weights = _weights_of(workspace, source, fold, "pseudo_labels")
-        taught, _ = learnt_from(weights, scored_marks, "pseudo_labels")
         path = weights.with_name("test.parquet")
+    taught, _ = learnt_from(weights, scored_marks, "pseudo_labels")
     table = read_table(path, PREDICTIONS)
     plan_hash = (table_about(path).get("inputs") or {}).get("fold_plan_hash")
     if plan_hash != workspace.fold_plan.plan_hash:
@@ -197,6 +219,8 @@ def _weights_of(workspace: Workspace, source: str, fold: int, key: str) -> Path:
     if not re.fullmatch(rf"[0-9a-f]{{{ID_DIGITS}}}", source):
         raise ConfigError(f"{key} must be a recipe_id of {ID_DIGITS} digits or a .safetensors file, got {source!r}")
     path = fold_folder(workspace, source, fold) / WEIGHTS_FILE
+    if path.is_file() and (told := read_sidecar(path).get("recipe_id")) != source:
+        raise ConflictError(f"{key}: {path} is of recipe {told}, not of {source}; move its folder away and train again")
     if not path.is_file():
         raise DataError(
             f"{key}: recipe {source} is not trained on fold {fold} in {workspace.layout.runs}; train it first: "

@@ -17,11 +17,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from ichtune.data.cache.hu_cache import file_sha256
 from ichtune.data.dataset import SliceBatches, n_steps
 from ichtune.data.sampling import n_epoch_rows
-from ichtune.errors import ConflictError, DataError
+from ichtune.errors import ConfigError, ConflictError, DataError
 from ichtune.metrics import weighted_log_loss
 from ichtune.models.network import head_parameters, norm_parameters
 from ichtune.recipe import Recipe
@@ -34,6 +35,7 @@ from ichtune.training.checkpoint import (
     with_prefix,
     without_prefix,
 )
+from ichtune.training.checks import check_recipe
 from ichtune.training.compiled import CompiledNetwork
 from ichtune.training.device_augment import augment_on_device, draw_jitter
 from ichtune.training.devices import DeviceBatch, autocast, batches_on, best_device
@@ -106,10 +108,22 @@ class TrainingRun:
         self.device = device or best_device()
         self.history: list[EpochResult] = []
         self._warm_start = warm_start
+        check_recipe(recipe)
         self._loss = find_loss(recipe.loss)
-        self._steps_an_epoch = n_steps(n_epoch_rows(train_rows, data.slices, recipe), recipe.batch_size)
+        n_rows = n_epoch_rows(train_rows, data.slices, recipe)
+        if n_rows < 2:
+            raise DataError(
+                f"an epoch needs at least 2 slices, got {n_rows} of {len(train_rows)} by negative_share "
+                f"{recipe.negative_share:g} and slices_per_series {recipe.slices_per_series}; draw more of them"
+            )
+        self._steps_an_epoch = n_steps(n_rows, recipe.batch_size)
         torch.manual_seed(seed_of(recipe.seed))
         network, self.notes = start_network(recipe, data, train_rows, warm_start)
+        if recipe.batch_size < 2 and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules()):
+            raise ConfigError(
+                f"{recipe.architecture} has batch norm, which needs batches of at least 2 slices, got batch_size "
+                f"{recipe.batch_size}; write batch_size: 2, or take a network with another norm"
+            )
         self.network = network.to(self.device).to(memory_format=torch.channels_last)
         self._forward = CompiledNetwork(self.network, recipe.compile, self.notes)
         self._ema = WeightAverage(self.network, recipe.ema_decay)
@@ -202,7 +216,8 @@ class TrainingRun:
         frozen = recipe.frozen_epochs * self._steps_an_epoch
         if self._is_frozen:
             return frozen_lr_at(recipe, done / frozen)
-        losses = [result.val_weighted_log_loss for result in self.history[recipe.frozen_epochs :]]
+        # by the training loss: labels of the fold that will be scored may not steer what is scored
+        losses = [result.train_loss for result in self.history[recipe.frozen_epochs :]]
         return lr_at(recipe, (done - frozen) / (recipe.epochs * self._steps_an_epoch - frozen), losses)
 
     def step(self, batch: DeviceBatch, lr: float | None = None) -> torch.Tensor:
@@ -215,18 +230,28 @@ class TrainingRun:
         Returns:
             The batch's loss before the step, a scalar on the device.
         """
-        recipe, step = self.recipe, self._step_in_epoch
-        seed = seed_of(recipe.seed, self.epoch + 1, step)
-        torch.manual_seed(seed)  # dropout and the like
-        # mid-step: neither the first nor the last is lost
-        set_lr(self._optimizer, self._lr(step + 0.5) if lr is None else lr)
-        self._optimizer.zero_grad(set_to_none=True)
+        return self.learn(*self.prepare(batch), lr)
+
+    def _seed(self) -> int:
+        return seed_of(self.recipe.seed, self.epoch + 1, self._step_in_epoch)
+
+    def prepare(self, batch: DeviceBatch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return the augmented and mixed input (B, C, H, W), targets and weights (B, K) of the step to come."""
+        recipe, seed = self.recipe, self._seed()
         hu_BSHW, reversed_B = augment_on_device(batch.hu_BSHW, recipe, seed)
         y_BK, weight_BK = exchange_reversed(batch.y_BK, batch.weight_BK, reversed_B)
         jitter_BN2 = draw_jitter(recipe, len(hu_BSHW), seed, self.device)
         x_BCHW = self.network.inputs(hu_BSHW, batch.own_B2, jitter_BN2)
-        x_BCHW, y_BK, weight_BK = mix(x_BCHW, y_BK, weight_BK, recipe, seed)
-        loss = self._backward(x_BCHW, y_BK, weight_BK)
+        return mix(x_BCHW, y_BK, weight_BK, recipe, seed)
+
+    def learn(
+        self, x_BCHW: torch.Tensor, y_BK: torch.Tensor, weight_BK: torch.Tensor, lr: float | None = None
+    ) -> torch.Tensor:
+        """Take one optimizer step on what ``prepare`` gave; takes and returns what ``step`` does."""
+        recipe, step = self.recipe, self._step_in_epoch
+        # mid-step: neither the first nor the last is lost
+        set_lr(self._optimizer, self._lr(step + 0.5) if lr is None else lr)
+        loss = self._gradient(x_BCHW, y_BK, weight_BK)
         if recipe.grad_clip > 0:
             trained = [p for p in self.network.parameters() if p.requires_grad]
             torch.nn.utils.clip_grad_norm_(trained, recipe.grad_clip)
@@ -235,17 +260,34 @@ class TrainingRun:
         self._step_in_epoch += 1
         return loss
 
+    def _gradient(self, x_BCHW: torch.Tensor, y_BK: torch.Tensor, weight_BK: torch.Tensor) -> torch.Tensor:
+        """Put the batch's gradient into the parameters, by the plain network where the compiled one fails."""
+        parts = x_BCHW, y_BK, weight_BK
+        while True:
+            torch.manual_seed(self._seed())  # dropout and the like
+            self._optimizer.zero_grad(set_to_none=True)
+            try:
+                return self._backward(*parts)
+            except Exception as error:  # compilers fail in every way, forward or backward
+                if not self._forward.is_compiled:
+                    raise
+                self._forward.give_up(error)
+
     def _backward(self, x_BCHW: torch.Tensor, y_BK: torch.Tensor, weight_BK: torch.Tensor) -> torch.Tensor:
         """Pass a batch in ``accumulation`` parts and add up their gradients; returns the whole batch's loss."""
-        n_parts = min(self.recipe.accumulation, len(x_BCHW))
+        n_parts = min(self.recipe.accumulation, max(1, len(x_BCHW) // 2))  # batch norm needs two
         total = torch.zeros((), device=self.device)
-        parts = [t.tensor_split(n_parts) for t in (x_BCHW, y_BK, weight_BK)]
-        for number, (x, y, weight) in enumerate(zip(*parts, strict=True), start=1):
+        # parts end at a leaf, so that the graph of learnable windows before it is walked once, after all of them
+        leaf_BCHW = x_BCHW.detach().requires_grad_(x_BCHW.requires_grad)
+        parts = [t.tensor_split(n_parts) for t in (leaf_BCHW, y_BK, weight_BK)]
+        for x, y, weight in zip(*parts, strict=True):
             with autocast(self.device):
                 logits_BK = self._forward(x)
             loss = reduce_loss(self._loss(logits_BK, y, self.recipe), weight) * (len(x) / len(x_BCHW))
-            loss.backward(retain_graph=number < n_parts and self.recipe.learnable_windows)
+            loss.backward()
             total += loss.detach()
+        if x_BCHW.requires_grad:
+            x_BCHW.backward(leaf_BCHW.grad)
         return total
 
     def _average_epoch(self, epoch: int) -> None:
@@ -345,6 +387,10 @@ class TrainingRun:
     def save_weights(self, path: Path, about: Mapping[str, Any], **sidecar: Any) -> None:
         """Write only the weights that predict, with their sidecar."""
         save_model(path, self.states(), self.recipe, about, notes=list(self.notes), **sidecar)
+
+    def save_epoch(self, path: Path, about: Mapping[str, Any], **sidecar: Any) -> None:
+        """Write the weights that predict now of this epoch alone, without the snapshots before it."""
+        save_model(path, [self._predicting()], self.recipe, about, notes=list(self.notes), **sidecar)
 
     def save_last(self, path: Path, about: Mapping[str, Any], **sidecar: Any) -> None:
         """Write the network's own weights of the last step, whatever average predicts."""

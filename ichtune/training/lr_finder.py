@@ -3,6 +3,7 @@
 Source: Smith, Cyclical Learning Rates for Training Neural Networks, WACV 2017.
 """
 
+import copy
 import itertools
 import math
 from collections.abc import Callable
@@ -12,13 +13,16 @@ import numpy as np
 import torch
 
 from ichtune.errors import ConfigError, DataError
-from ichtune.models.create import LOWEST_RATE
+from ichtune.training.devices import autocast
 from ichtune.training.loop import TrainingRun
 from ichtune.training.losses import find_loss, reduce_loss
-from ichtune.training.start import start_rates
 
 #: Decay of the loss's running average: it lags by about 10 steps, 0.8 of the 8 decades that 100 steps sweep by default.
 SMOOTHING = 0.9
+#: What losses beside those of the start are counted from, in nats: the sweep's rules speak of losses above 0.
+OFFSET = 1.0
+#: A sweep in which the loss falls by less than this share of the first says nothing about learning rates.
+LEAST_FALL = 0.01
 #: The sweep ends when the smoothed loss is this many times the lowest one.
 DIVERGED = 4.0
 
@@ -90,7 +94,8 @@ def sweep(
     """Sweep the learning rate of a run; its weights are spoilt, its history stays.
 
     Most slices hold no bleed, so that a batch's loss says more about the batch than about the weights. Each loss is
-    therefore taken beside that of the bare label rates on the same batch, and the mean of the latter is added again.
+    therefore taken beside that of the weights at the start on the same batch, and the mean of the latter is added
+    again.
 
     Args:
         run: at its start.
@@ -106,26 +111,24 @@ def sweep(
         ConfigError: no ascending rates above 0, or fewer than 3 steps.
         DataError: fewer than 3 losses were numbers.
     """
+    network = copy.deepcopy(run.network).train()
     run.network.train()
-    rates_L = start_rates(run.recipe, run.data, run.train_rows).clip(LOWEST_RATE, 1.0 - LOWEST_RATE)
-    targets = run.data.targets
-    logits_K = torch.logit(torch.from_numpy(rates_L)).float().repeat(targets.y_NK.shape[1] // len(rates_L))
-    loss_of = find_loss(run.recipe.loss)
-
-    def of_rates(y_BK: torch.Tensor, weight_BK: torch.Tensor) -> float:
-        return float(reduce_loss(loss_of(logits_K.to(y_BK.device).expand_as(y_BK), y_BK, run.recipe), weight_BK))
-
-    mean = of_rates(*(torch.from_numpy(part[run.train_rows]) for part in (targets.y_NK, targets.weight_NK)))
-    batches, done = run.endless(), itertools.count(1)
+    loss_of, batches, done = find_loss(run.recipe.loss), run.endless(), itertools.count(1)
+    starts: list[float] = []
 
     def step(lr: float) -> float:
-        batch = next(batches)
-        loss = float(run.step(batch, lr)) - of_rates(batch.y_BK, batch.weight_BK) + mean
+        x_BCHW, y_BK, weight_BK = run.prepare(next(batches))
+        with torch.no_grad(), autocast(run.device):
+            logits_BK = network(x_BCHW.detach())
+        starts.append(float(reduce_loss(loss_of(logits_BK, y_BK, run.recipe), weight_BK)))
+        loss = float(run.learn(x_BCHW, y_BK, weight_BK, lr))
         if on_step is not None:
             on_step(next(done), lr)
-        return loss
+        return loss - starts[-1] + OFFSET
 
-    return find_lr(step, low, high, n_steps)
+    curve = find_lr(step, low, high, n_steps)
+    mean = sum(starts) / len(starts) - OFFSET
+    return LrCurve(curve.lrs, *(tuple(loss + mean for loss in losses) for losses in (curve.losses, curve.smoothed)))
 
 
 def suggest(curve: LrCurve) -> LrSuggestion:
@@ -141,9 +144,11 @@ def suggest(curve: LrCurve) -> LrSuggestion:
     rates = np.log(curve.lrs)
     slopes = (smoothed[ends[1]] - smoothed[ends[0]]) / (rates[ends[1]] - rates[ends[0]])
     slopes = slopes[: max(1, lowest - half + 1)]
-    if lowest == 0 or not len(slopes) or slopes.min() >= 0:
+    fall = smoothed[0] - smoothed[lowest]
+    if fall < LEAST_FALL * abs(smoothed[0]) or not len(slopes) or slopes.min() >= 0:
         raise DataError(
-            f"the loss never falls between lr {curve.lrs[0]:g} and {curve.lrs[-1]:g}, so no rate can be suggested; "
+            f"the loss never falls by {LEAST_FALL:.0%} between "
+            f"lr {curve.lrs[0]:g} and {curve.lrs[-1]:g}, so no rate can be suggested; "
             f"sweep other rates or take more steps"
         )
     return LrSuggestion(steepest=curve.lrs[int(slopes.argmin()) + half], minimum_tenth=curve.lrs[lowest] / 10.0)

@@ -1,6 +1,6 @@
 """LR_SCHEDULES: the learning rate as a share of its peak, at any point of the run.
 
-Every schedule is a function of progress in [0, 1] (and ``plateau`` of the validation losses so far), so that it is the
+Every schedule is a function of progress in [0, 1] (and ``plateau`` of the training losses so far), so that it is the
 same whatever the batch size, and a run that is stopped early, or taken up again, followed exactly the curve of the
 whole run.
 """
@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from ichtune.errors import ConfigError, nearest
 from ichtune.recipe import Recipe
 
-#: Maps progress, the recipe, and the validation losses of the epochs that are done to a share of the peak.
+#: Maps progress, the recipe, and the training losses of the epochs that are done to a share of the peak.
 LrSchedule = Callable[[float, Recipe, Sequence[float]], float]
 
 #: Where ``one_cycle`` starts and ends, as shares of the peak, and how long it rises when the recipe does not say.
@@ -42,7 +42,7 @@ def flat_cosine(progress: float, recipe: Recipe, losses: Sequence[float] = ()) -
 
 
 def cosine(progress: float, recipe: Recipe, losses: Sequence[float] = ()) -> float:
-    """One cosine from the peak to zero over the whole run.
+    """One cosine from the peak to zero.
 
     Source: Loshchilov and Hutter, SGDR, ICLR 2017, without restarts.
     """
@@ -103,7 +103,7 @@ def plateau(progress: float, recipe: Recipe, losses: Sequence[float] = ()) -> fl
     return share
 
 
-#: Schedules by name; ``warmup`` of the recipe multiplies each of them that does not rise by itself.
+#: Schedules by name; the rise over the recipe's ``warmup`` multiplies each of them that does not rise by itself.
 LR_SCHEDULES: dict[str, LrSchedule] = {
     "flat_cosine": flat_cosine,
     "cosine": cosine,
@@ -115,6 +115,8 @@ LR_SCHEDULES: dict[str, LrSchedule] = {
     "plateau": plateau,
 }
 RISES_BY_ITSELF = frozenset({"one_cycle"})
+#: Those that fall from their first step on: did they begin before the rise ends, it would not reach the peak.
+BEGINS_AFTER_THE_RISE = frozenset({"cosine", "cosine_restarts", "linear"})
 
 
 def find_lr_schedule(name: str) -> LrSchedule:
@@ -127,15 +129,20 @@ def find_lr_schedule(name: str) -> LrSchedule:
 def lr_at(recipe: Recipe, progress: float, losses: Sequence[float] = ()) -> float:
     """Return the learning rate of a recipe at a point of its schedule.
 
+    Over the share ``warmup`` of the run it rises from 0 in a straight line. The cosines and the straight line fall over
+    the rest of the run. The other schedules run over the whole of it, and the rise multiplies them.
+
     Args:
         recipe: names the schedule and its numbers.
         progress: share of the schedule's optimizer steps that is done; frozen epochs come before and do not count.
-        losses: validation losses of the schedule's epochs that are done, in order; only ``plateau`` looks at them.
+        losses: training losses of the schedule's epochs that are done, in order; only ``plateau`` looks at them.
     """
-    share = find_lr_schedule(recipe.lr_schedule)(progress, recipe, losses)
-    warms_up = recipe.warmup > 0 and recipe.lr_schedule not in RISES_BY_ITSELF
-    rise = min(1.0, progress / recipe.warmup) if warms_up else 1.0
-    return recipe.lr * rise * share
+    schedule, rise, place = find_lr_schedule(recipe.lr_schedule), 1.0, progress
+    if recipe.warmup > 0 and recipe.lr_schedule not in RISES_BY_ITSELF:
+        rise = min(1.0, progress / recipe.warmup)
+        if recipe.lr_schedule in BEGINS_AFTER_THE_RISE:
+            place = max(0.0, progress - recipe.warmup) / (1.0 - recipe.warmup)
+    return recipe.lr * rise * schedule(place, recipe, losses)
 
 
 def frozen_lr_at(recipe: Recipe, progress: float) -> float:

@@ -1,4 +1,4 @@
-"""OPTIMIZERS: built from a recipe, with no weight decay on norms, biases and learnable windows."""
+"""OPTIMIZERS: built from a recipe, with no weight decay on norms, biases, positions and learnable windows."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import torch
 from torch import nn, optim
 
 from ichtune.errors import ConfigError, DataError, nearest
-from ichtune.models.network import Network, layer_scales
+from ichtune.models.network import Network, layer_scales, undecayed_parameters
 from ichtune.recipe import Recipe
 
 ParameterGroups = list[dict[str, Any]]
@@ -18,6 +18,8 @@ ParameterGroups = list[dict[str, Any]]
 #: Source: Zhang et al., Lookahead Optimizer: k steps forward, 1 step back, NeurIPS 2019.
 LOOKAHEAD_ALPHA = 0.5
 LOOKAHEAD_K = 6
+#: Where timm's Lookahead looks for a parameter's slow weights in the state of the fast optimizer.
+_SLOW = "lookahead_slow_buff"
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,30 @@ def _ranger(groups: ParameterGroups, **settings: Any) -> optim.Optimizer:
     from timm.optim import Lookahead
 
     fast = optim.RAdam(groups, decoupled_weight_decay=True, **settings)
+    _start_slow_weights(fast)
     return Lookahead(fast, alpha=LOOKAHEAD_ALPHA, k=LOOKAHEAD_K)
+
+
+def _start_slow_weights(fast: optim.Optimizer) -> None:
+    """Let each parameter's slow weights begin where it lies before its first step.
+
+    timm's would begin at the first meeting, which then changes nothing. They are put into the state after that step and
+    not before it, since RAdam fills a parameter's state only if it finds it empty.
+    """
+    starts: dict[torch.Tensor, torch.Tensor] = {}
+
+    def before(optimizer: optim.Optimizer, *_: Any) -> None:
+        for parameter in (p for group in optimizer.param_groups for p in group["params"] if p.grad is not None):
+            if _SLOW not in optimizer.state.get(parameter, {}):
+                starts[parameter] = parameter.detach().clone()
+
+    def after(optimizer: optim.Optimizer, *_: Any) -> None:
+        while starts:
+            parameter, start = starts.popitem()
+            optimizer.state[parameter][_SLOW] = start
+
+    fast.register_step_pre_hook(before)
+    fast.register_step_post_hook(after)
 
 
 def _sgd(groups: ParameterGroups, momentum: float, **settings: Any) -> optim.Optimizer:
@@ -57,7 +82,7 @@ def _lion(groups: ParameterGroups, **settings: Any) -> optim.Optimizer:
 
 
 #: Optimizers by name. ``adam`` and ``sgd`` add weight decay to the gradient, the others decouple it.
-#: ``ranger`` is RAdam with Lookahead; its slow weights begin where the first six steps end, as timm has it.
+#: ``ranger`` is RAdam with Lookahead, whose slow weights begin where the fast ones do.
 OPTIMIZERS: dict[str, OptimizerKind] = {
     "adamw": OptimizerKind(optim.AdamW, (0.9, 0.999), 1e-8, fused=True),
     "adam": OptimizerKind(optim.Adam, (0.9, 0.999), 1e-8, fused=True),
@@ -90,8 +115,8 @@ def check_optimizer(recipe: Recipe) -> None:
 def create_optimizer(network: nn.Module, recipe: Recipe, *, only: Collection[str] | None = None) -> optim.Optimizer:
     """Build the recipe's optimizer over a network.
 
-    Vectors and scalars (norms, biases) and what the input layer learns (its windows, in HU) take no weight decay.
-    Each group holds ``lr_scale``, its share of the learning rate: see ``set_lr``.
+    Norms, biases, positions and the like take no weight decay: see ``undecayed_parameters``. Each group holds
+    ``lr_scale``, its share of the learning rate: see ``set_lr``.
 
     Args:
         network: whose parameters that require a gradient are learnt.
@@ -104,10 +129,11 @@ def create_optimizer(network: nn.Module, recipe: Recipe, *, only: Collection[str
     check_optimizer(recipe)
     learnt = {name: p for name, p in network.named_parameters() if p.requires_grad and (only is None or name in only)}
     scales = _layer_scales(network, recipe, learnt)
+    undecayed = undecayed_parameters(network)
     groups: dict[tuple[bool, float], dict[str, Any]] = {}
     for decays in (True, False):
         for name, parameter in learnt.items():
-            if decays == (parameter.ndim > 1 and not name.startswith("inputs.")):
+            if decays == (name not in undecayed):
                 weight_decay = recipe.weight_decay if decays else 0.0
                 start = {"params": [], "weight_decay": weight_decay, "lr_scale": scales[name]}
                 groups.setdefault((decays, scales[name]), start)["params"].append(parameter)

@@ -69,7 +69,8 @@ def extract(
         network.eval()
     views = find_views(recipe.tta)
     p_MNL = np.empty((len(model.networks), len(rows), N_LABELS), dtype=np.float64)
-    e_MND: np.ndarray | None = None
+    width = model.networks[0].get_classifier().in_features
+    e_MND = np.empty((*p_MNL.shape[:2], width), np.float32) if embeddings else None
     done = 0
     for batch in data.in_order(rows, PREDICT_BATCH.get(device.type, PREDICT_BATCH["cpu"])):
         on_device = to_device(pinned(batch, device), device)
@@ -77,14 +78,11 @@ def extract(
         for m, network in enumerate(model.networks):
             p_BL, e_BD = _seen(network, recipe, on_device, views, device)
             p_MNL[m, place] = p_BL.cpu().numpy()
-            if embeddings:
-                e_MND = np.empty((*p_MNL.shape[:2], e_BD.shape[1]), np.float32) if e_MND is None else e_MND
+            if e_MND is not None:
                 e_MND[m, place] = e_BD.cpu().numpy()
         done += len(batch.rows)
         if on_batch is not None:
             on_batch(done)
-    if embeddings and e_MND is None:
-        e_MND = np.empty((*p_MNL.shape[:2], 0), np.float32)
     return Extraction(p_MNL, e_MND)
 
 

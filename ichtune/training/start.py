@@ -44,7 +44,8 @@ def start_network(
         start_at_rates(network, np.tile(rates_L, n_blocks).tolist())  # timm leaves out a pretrained head
     else:
         tensors, about = load_checkpoint(warm_start, "weights")
-        weights = without_prefix("network0", tensors)
+        newest = int(about["n_networks"]) - 1
+        weights = without_prefix(f"network{newest}", tensors)
         if Recipe.from_dict(about["recipe"]).windows != recipe.windows:  # windows that were learnt are other windows
             weights = {name: tensor for name, tensor in weights.items() if not name.startswith("inputs.")}
         adapted, notes = adapt_weights(weights, network)

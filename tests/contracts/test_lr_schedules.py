@@ -45,13 +45,19 @@ def test_the_warm_up_starts_low_and_the_peak_is_the_recipe_s(name: str) -> None:
     recipe = recipe_of(name, warmup=0.1)
     rates = [lr_at(recipe, p) for p in PROGRESS]
     assert 0.0 <= rates[0] < 0.05 * 3e-3
-    assert 0.75 * 3e-3 < max(rates) <= 3e-3
-    assert rates[:101] == sorted(rates[:101]) or name in JUMPS
+    assert max(rates) == pytest.approx(3e-3, rel=1e-3)
+    assert max(rates) <= 3e-3
+    assert rates[100] == max(rates)
+    assert rates[:101] == sorted(rates[:101])
     assert min(rates) >= 0.0
 
 
-def test_without_warm_up_it_starts_at_the_peak(name: str) -> None:
-    assert lr_at(recipe_of(name, warmup=0.0), 0.0) == 3e-3
+def test_without_warm_up_it_starts_at_the_peak_and_is_the_schedule_to_the_bit(name: str) -> None:
+    recipe = recipe_of(name, warmup=0.0)
+    assert lr_at(recipe, 0.0) == 3e-3
+    for losses in ([], LOSSES):
+        shares = [find_lr_schedule(name)(p, recipe, losses) for p in PROGRESS]
+        assert [lr_at(recipe, p, losses) for p in PROGRESS] == [3e-3 * share for share in shares]
 
 
 def test_what_is_stopped_early_followed_the_curve_of_the_whole_run(name: str) -> None:

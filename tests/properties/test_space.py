@@ -42,6 +42,10 @@ def parameters(draw: st.DrawFn) -> dict[str, Any]:
             "high": 0.9,
             "when": {"optimizer": draw(st.sampled_from(["sgd", ["sgd", "radam"]]))},
         }
+    if draw(st.booleans()):
+        chosen["beta1"] = draw(st.lists(st.sampled_from([None, 0.9, 0.95]), min_size=1, unique=True))
+        if None in chosen["beta1"] and draw(st.booleans()):
+            chosen["flip"] = {"low": 0.0, "high": 0.5, "when": {"beta1": None}}
     order = draw(st.permutations(list(chosen)))
     return {key: chosen[key] for key in order}
 
@@ -96,6 +100,8 @@ def test_every_answer_gives_a_recipe_and_only_active_parameters(chosen: dict[str
     assert "momentum" not in proposal.parameters or active
     if "momentum" not in proposal.parameters:
         assert proposal.recipe.momentum == Recipe().momentum
+    if "flip" in chosen:
+        assert ("flip" in proposal.parameters) == (proposal.recipe.beta1 is None)
     assert n_configurations(space) >= 1
 
 
@@ -105,8 +111,11 @@ def test_a_recipe_can_be_asked_for_again(chosen: dict[str, Any], data: st.DataOb
     space = write_and_read({"parameters": chosen})
     recipe = propose(space, Drawn(data)).recipe
     start = {key: value for key, value in recipe.to_dict().items() if key in chosen}
-    if "momentum" in chosen and not space.parameter("momentum").domain.contains(start["momentum"]):  # type: ignore[union-attr]
-        del start["momentum"]
+    if "beta1" in chosen:
+        start["beta1"] = recipe.beta1
+    for key in {"momentum", "flip"} & chosen.keys():  # at a default outside the range where they are inactive
+        if not space.parameter(key).domain.contains(start[key]):  # type: ignore[union-attr]
+            del start[key]
     assert propose(space, Replay(fixed_values(space, start))).recipe == recipe
 
 

@@ -16,6 +16,9 @@ from ichtune.windows import WINDOW_SETS, Window
 NEEDS: dict[str, dict[str, Any]] = {
     "neighbour_use": {"neighbours": 1},
     "channel_layout": {"neighbours": 1},
+    "neighbour_side": {"neighbours": 2},
+    "neighbour_stride": {"neighbours": 2},
+    "calibration": {"negative_share": 0.7},
     "positive_weights": {"calibration": "prior_shift"},
     "negative_share": {"calibration": "prior_shift"},
 }
@@ -196,6 +199,9 @@ def test_the_summary_tells_recipes_apart() -> None:
         ("learnable_windows", 1, "must be true or false, got 1"),
         ("positive_weights", [2, 1, 1, 1, 1, 1], "shifts every probability"),
         ("negative_share", 0.5, "name what undoes it: calibration: prior_shift"),
+        ("positive_weights", [0, 1, 1, 1, 1, 1], "must be above 0"),
+        ("windows", [[40, 1e-9]], "window width must be a positive number of HU"),
+        ("windows", [[1e9, 80]], "centre"),
         ("frozen_epochs", 4, "must be less than 'epochs'"),
         ("snapshots", 5, "must not exceed 'epochs', got 5 of 4"),
         ("channel_layout", "paired", "needs a window for each slice, got 3 windows and 1 slices"),
@@ -260,3 +266,28 @@ def test_transforms_written_in_full_are_one_recipe_whatever_the_order_of_their_p
     assert one == other
     assert one.to_dict()["augmentation"] == [{"Affine": {"p": 0.5, "rotate": [-20, 20]}}]
     assert one.recipe_id != Recipe(augmentation=[{"Affine": {"p": 0.5}}]).recipe_id  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"negative_share": 0.5, "pseudo_labels": "0123456789ab"}, "'negative_share' and 'pseudo_labels' together"),
+        ({"negative_share": 0.5, "slices_per_series": 4}, "'negative_share' and 'slices_per_series' together"),
+        ({"positive_weights": [2] * 6, "any_rule": "max"}, "'positive_weights' and 'any_rule' together"),
+        ({"positive_weights": [2] * 6, "loss": "focal"}, "is undone exactly for loss: bce only, got loss: focal"),
+        ({"negative_share": 0.5, "loss": "focal"}, "is undone exactly for loss: bce only"),
+    ],
+)
+def test_shifts_that_nothing_undoes_exactly_are_refused(keys: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Recipe(**keys, calibration="prior_shift")
+
+
+def test_a_key_that_another_makes_idle_gives_no_second_id_to_one_run() -> None:
+    assert Recipe(calibration="prior_shift") == Recipe()
+    assert Recipe(neighbour_side="below", neighbour_stride=3).recipe_id == Recipe().recipe_id
+    assert Recipe(neighbour_side="below", neighbours=1) != Recipe(neighbours=1)
+
+
+def test_only_a_schedule_that_anneals_asks_when() -> None:
+    assert Recipe(lr_schedule="one_cycle", warmup=0.8).warmup == 0.8

@@ -52,3 +52,36 @@ def test_a_mistake_is_told_where_it_stands(tmp_path: Path, text: str, message: s
 def test_a_name_that_is_not_shipped_is_answered_with_the_nearest() -> None:
     with pytest.raises(ConfigError, match=r"no shipped recipe has that name\. Did you mean 'exp_00'"):
         read_recipe("exp_001")
+
+
+def test_files_that_a_recipe_names_are_looked_for_beside_it_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, elsewhere = tmp_path / "recipes", tmp_path / "elsewhere"
+    for place in (folder, elsewhere):
+        place.mkdir()
+    monkeypatch.chdir(elsewhere)
+    (folder / "w.safetensors").touch()
+    (elsewhere / "here.safetensors").touch()
+    (folder / "first.yaml").write_text("version: 1\nlr: 1e-4\n")
+    (folder / "second.yaml").write_text("version: 1\nwarm_start: first.yaml\n")
+    (folder / "a.yaml").write_text("version: 1\npretrained: w.safetensors\n")
+    (folder / "b.yaml").write_text("version: 1\nwarm_start: here.safetensors\n")
+    assert read_recipe(str(folder / "a.yaml")).pretrained == str(folder / "w.safetensors")
+    assert read_recipe(str(folder / "b.yaml")).warm_start == str(elsewhere / "here.safetensors")
+    assert read_recipe(str(folder / "second.yaml")).warm_start == Recipe(lr=1e-4).recipe_id
+
+
+def test_a_name_of_another_recipe_becomes_its_id(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("version: 1\nwarm_start: exp_10\n")
+    assert read_recipe(str(tmp_path / "mine.yaml")).warm_start == read_recipe("exp_10").recipe_id
+    (tmp_path / "mine.yaml").write_text("version: 1\nwarm_start: exp_1000\n")
+    with pytest.raises(ConfigError, match=r"mine.yaml:2:13: warm_start: cannot read 'exp_1000'"):
+        read_recipe(str(tmp_path / "mine.yaml"))
+
+
+def test_recipes_that_refer_to_each_other_are_refused_once(tmp_path: Path) -> None:
+    for one, other in (("a", "b"), ("b", "a")):
+        (tmp_path / f"{one}.yaml").write_text(f"version: 1\nwarm_start: {other}.yaml\n")
+    with pytest.raises(ConfigError, match=r"^recipes refer to each other in a circle, at '[ab].yaml'"):
+        read_recipe(str(tmp_path / "a.yaml"))

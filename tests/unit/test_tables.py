@@ -15,6 +15,7 @@ from ichtune.errors import DataError, StorageError
 from ichtune.tables import (
     FOLDS,
     PREDICTIONS,
+    check_writable,
     conform,
     read_table,
     table_about,
@@ -157,6 +158,47 @@ def test_a_folder_that_cannot_be_made_is_a_storage_error(tmp_path: Path) -> None
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StorageError, match=r"cannot write"):
         write_json({}, tmp_path / "file" / "about.json")
+
+
+def test_a_path_that_can_be_written_is_as_it_was_after_the_check(tmp_path: Path) -> None:
+    path = tmp_path / "file.csv"
+    path.write_text("old")
+    path.chmod(0o640)
+    before = path.stat()
+    check_writable(path)
+    check_writable(tmp_path / "deep" / "er" / "file.csv")
+    after = path.stat()
+    assert path.read_text() == "old"
+    assert [before.st_ino, before.st_mtime_ns, before.st_mode] == [after.st_ino, after.st_mtime_ns, after.st_mode]
+    assert names_in(tmp_path) == ["file.csv"]
+
+
+def test_a_check_leaves_a_folder_that_was_there(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    check_writable(tmp_path / "empty" / "new" / "file.csv")
+    assert names_in(tmp_path) == ["empty"]
+    assert names_in(tmp_path / "empty") == []
+
+
+@pytest.mark.parametrize(
+    "name", ["file/out.csv", "file/deep/out.csv", "folder", "new/" + "x" * 300, "x" * 300 + "/out"]
+)
+def test_a_path_that_cannot_be_written_is_known_before_the_work(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(StorageError, match=rf"cannot write {tmp_path / name}: "):
+        check_writable(tmp_path / name)
+    assert names_in(tmp_path) == ["file", "folder"]
+
+
+def test_a_folder_without_permission_is_known_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, *_: Any, **__: Any) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "touch", refuse)
+    with pytest.raises(StorageError, match=r"file.csv: Permission denied; name another place"):
+        check_writable(tmp_path / "new" / "file.csv")
+    assert names_in(tmp_path) == []
 
 
 def test_json_is_sorted_versioned_and_ends_with_a_line_end(tmp_path: Path) -> None:

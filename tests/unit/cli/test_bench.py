@@ -21,3 +21,17 @@ def test_it_prints_both_speeds_and_their_ratio(fake_workspace, tmp_path):
     assert found["ratio"] == found["images_per_second"] / found["bare_per_second"] > 0
     plain = CliRunner().invoke(app, [*arguments, "--steps", "1", "--rounds", "1", "--quiet"])
     assert "images/s beside" in plain.stdout
+
+
+def test_a_recipe_that_starts_frozen_from_another_is_timed_whole_and_alone(fake_workspace, tmp_path, monkeypatch):
+    from ichtune.training import speed
+
+    seen = []
+    measure = speed.measure_speed
+    monkeypatch.setattr(speed, "measure_speed", lambda run, *a: seen.append(run) or measure(run, *a))
+    (tmp_path / "mine.yaml").write_text(RECIPE + "frozen_epochs: 1\nwarm_start: 0123456789ab\n")
+    arguments = ["bench", "train", "--recipe", str(tmp_path / "mine.yaml"), "--steps", "1", "--rounds", "1"]
+    told = CliRunner().invoke(app, [*arguments, "--work", str(fake_workspace().layout.root)])
+
+    assert told.exit_code == 0, told.output
+    assert all(parameter.requires_grad for parameter in seen[0].network.parameters())

@@ -16,7 +16,7 @@ def asked(monkeypatch):
 
     def write(ensemble, out, licence, *, replace_old):
         calls.append((ensemble, out, licence, replace_old))
-        return BundleSummary(out, n_members=2, n_models=6, n_bytes=2_500_000, generated=True)
+        return BundleSummary(out, n_members=2, n_models=6, n_bytes=2_500_000, generated=True, n_left_out=3)
 
     monkeypatch.setattr(fold_ensemble, "ensemble_of", lambda workspace: workspace.layout.root)
     monkeypatch.setattr(bundle_module, "write_bundle", write)
@@ -31,8 +31,10 @@ def test_it_writes_the_last_blend_and_names_the_next_command(asked, tmp_path, ca
     said = capsys.readouterr()
     assert asked == [(tmp_path, out, "CC BY 4.0", True)]
     assert "6 models of 2 recipes, 2.5 MB" in said.out
-    assert said.out.splitlines()[-1] == f"Next: ichtune predict DICOM_DIR --bundle '{out}'"
-    assert said.err == ""
+    assert said.err.splitlines() == [
+        "recipes left out, since their weight in the blend is zero: 3; no prediction depends on them",
+        f"next: ichtune predict DICOM_DIR --bundle '{out}'",
+    ]
 
 
 def test_a_missing_licence_is_remarked(asked, tmp_path, capsys):
@@ -41,7 +43,8 @@ def test_a_missing_licence_is_remarked(asked, tmp_path, capsys):
     assert asked == [(tmp_path, Path("ichtune-bundle"), "", False)]
 
 
-def test_json_and_quiet(asked, tmp_path, capsys):
+def test_json_and_quiet(asked, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     main(["bundle", "--work", str(tmp_path), "--out", "b", "--json", "--quiet"])
     said = capsys.readouterr()
     assert json.loads(said.out) == {
@@ -50,10 +53,21 @@ def test_json_and_quiet(asked, tmp_path, capsys):
         "n_models": 6,
         "n_bytes": 2_500_000,
         "generated": True,
+        "n_left_out": 3,
     }
     assert said.err == ""
     main(["bundle", "--work", str(tmp_path), "--quiet"])
-    assert capsys.readouterr().out == ""
+    said = capsys.readouterr()
+    assert said.out == "Wrote ichtune-bundle: 6 models of 2 recipes, 2.5 MB.\n"
+    assert said.err == ""
+
+
+def test_a_place_that_cannot_be_written_is_known_before_the_models_are_looked_for(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert main(["bundle", "--work", str(tmp_path / "none"), "--out", str(tmp_path / "file" / "b")]) == 5
+    assert f"cannot write {tmp_path / 'file' / 'b'}" in capsys.readouterr().err
+    assert main(["bundle", "--work", str(tmp_path / "none"), "--out", str(tmp_path)]) == 2
+    assert "exists and is no bundle" in capsys.readouterr().err
 
 
 def test_without_a_workspace_it_names_the_command(tmp_path, capsys):

@@ -45,6 +45,16 @@ def test_documents_get_markdown(capsys: Captured) -> None:
     assert capsys.readouterr().out.startswith("# Keys of a recipe\n")
 
 
+@pytest.mark.parametrize("option", ["--quiet", "-q"])
+@pytest.mark.parametrize("asked", [[], ["--keys"]])
+def test_quiet_gives_the_table_without_a_note(option: str, asked: list[str], capsys: Captured) -> None:
+    assert main(["recipes", *asked]) == 0
+    told = capsys.readouterr()
+    assert main(["recipes", *asked, option]) == 0
+    assert capsys.readouterr() == (told.out, "")
+    assert told.err
+
+
 def test_two_forms_at_once_are_refused(capsys: Captured) -> None:
     assert main(["recipes", "--markdown", "--json"]) == 2
     assert "two forms of one result" in capsys.readouterr().err

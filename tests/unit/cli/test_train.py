@@ -49,3 +49,9 @@ def test_a_recipe_that_no_table_knows_is_refused(trained, tmp_path, capsys):
 def test_without_a_search_it_names_the_command(fake_workspace, capsys):
     assert main(["train", "--work", str(fake_workspace("bare").layout.root)]) == 3
     assert "ichtune search" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", [["--top", "2"], ["--search", "demo"]])
+def test_winners_and_a_recipe_are_not_asked_for_at_once(fake_workspace, capsys, option):
+    assert main(["train", "--recipe", "exp_00", "--work", str(fake_workspace().layout.root), *option]) == 2
+    assert "give one of them" in capsys.readouterr().err

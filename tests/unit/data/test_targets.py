@@ -129,9 +129,25 @@ def test_positive_slices_weigh_more() -> None:
     keys = {"loss_weights": WEIGHTS, "boundary_softness": 0.25}
     plain = make_targets(slices, Recipe(**keys))
     weighted = make_targets(slices, Recipe(**keys, positive_weights=tuple(factors), calibration="prior_shift"))
-    np.testing.assert_array_equal(weighted.y_NK, plain.y_NK)
     expected = plain.weight_NK * (plain.y_NK * factors + (1 - plain.y_NK))
     np.testing.assert_allclose(weighted.weight_NK, expected, rtol=1e-6)
+    # what is said for a bleed counts the factor times more, soft or not; what is said against it counts as before
+    for_it, against = weighted.weight_NK * weighted.y_NK, weighted.weight_NK * (1 - weighted.y_NK)
+    np.testing.assert_allclose(for_it, plain.weight_NK * plain.y_NK * factors, rtol=1e-6)
+    np.testing.assert_allclose(against, plain.weight_NK * (1 - plain.y_NK), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.4])
+def test_the_answer_that_soft_and_weighted_labels_are_fitted_by_is_undone_exactly(smoothing: float) -> None:
+    slices = table()
+    keys = {"label_smoothing": smoothing, "boundary_softness": 0.2}
+    plain = make_targets(slices, Recipe(**keys))
+    recipe = Recipe(**keys, positive_weights=(10, 2, 1, 3, 0.5, 4), calibration="prior_shift")
+    weighted = make_targets(slices, recipe)
+    fitted_L = (weighted.weight_NK * weighted.y_NK).sum(axis=0) / weighted.weight_NK.sum(axis=0)
+    odds_L = fitted_L / (1 - fitted_L) / np.array(recipe.positive_weights)
+    true_L = (plain.weight_NK * plain.y_NK).sum(axis=0) / plain.weight_NK.sum(axis=0)
+    np.testing.assert_allclose(odds_L / (1 + odds_L), true_L, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("threshold", "weight"), [(0.0, 1.0), (0.0, 0.25), (0.6, 2.0)])

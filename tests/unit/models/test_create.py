@@ -1,5 +1,6 @@
 """create_model: any timm name, any input size, weights from a file, and one clear answer where that fails."""
 
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -172,14 +173,38 @@ def test_a_file_that_is_no_safetensors_is_refused(tmp_path: Path) -> None:
         create_model("test_resnet", 3, pretrained=str(path))
 
 
-def test_without_network_and_cache_the_ways_out_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setenv("HF_HOME", str(tmp_path))
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+def no_network(*_: object, **__: object) -> None:
+    raise AssertionError("the network was asked")
+
+
+def test_without_a_cached_copy_the_ways_out_are_named_and_the_network_is_not_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket.socket, "connect", no_network)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(DataError, match=r"from timm's hub cache .HF_HUB_OFFLINE is set.*fill the hub cache") as caught:
+    with pytest.raises(DataError, match=r"the hub cache holds no pretrained weights of 'test_resnet'") as caught:
         create_model("test_resnet", 3, pretrained=True)
+    assert "pretrained: path/to/weights.safetensors" in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert huggingface_hub.constants.HF_HUB_OFFLINE is False
+
+
+def test_a_filled_hub_cache_is_used_and_the_network_is_not_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = timm.create_model("test_resnet", in_chans=3)
+    folder = tmp_path / f"models--{held.pretrained_cfg['hf_hub_id'].replace('/', '--')}"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text("0" * 40)
+    (folder / "snapshots" / ("0" * 40)).mkdir(parents=True)
+    save_file(held.state_dict(), folder / "snapshots" / ("0" * 40) / "model.safetensors")
+    monkeypatch.setattr(socket.socket, "connect", no_network)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    model = create_model("test_resnet", 3, pretrained=True)
+    names = [name for name, _ in held.named_parameters() if not name.startswith("fc.")]
+    assert len(names) > 20
+    for name in names:
+        assert torch.equal(dict(model.trunk.named_parameters())[name], dict(held.named_parameters())[name]), name
 
 
 def test_a_network_that_has_no_weights_anywhere_says_so() -> None:

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 from timm.layers import RmsNorm
 from timm.layers.grn import GlobalResponseNorm
+from timm.models.mlp_mixer import Affine, MlpMixer, ResBlock
 from torch import nn
 
 from ichtune.errors import ConfigError
@@ -24,6 +25,7 @@ from ichtune.models.network import (
     layer_scales,
     noisy_or,
     norm_parameters,
+    undecayed_parameters,
 )
 from ichtune.recipe import ANY_RULES as NAMED_RULES
 from ichtune.recipe import Recipe
@@ -173,6 +175,38 @@ def test_norms_that_are_no_class_of_torch_are_found_and_a_spectral_norm_is_none(
     )
     inputs: Any = nn.Identity()
     assert norm_parameters(Network(inputs, body)) == ["body.0.weight", "body.1.weight", "body.1.bias"]
+
+
+def test_the_affine_layers_of_a_resmlp_are_its_norms() -> None:
+    inputs: Any = nn.Identity()
+    body: Any = MlpMixer(img_size=64, embed_dim=24, num_blocks=2, mlp_ratio=4, block_layer=ResBlock, norm_layer=Affine)
+    expected = [f"body.{at}.{part}" for at in NORMS_OF_RESMLP for part in ("alpha", "beta")]
+    assert norm_parameters(Network(inputs, body)) == expected
+    assert norm_parameters(body) == [name.removeprefix("body.") for name in expected]
+
+
+NORMS_OF_RESMLP = ("blocks.0.norm1", "blocks.0.norm2", "blocks.1.norm1", "blocks.1.norm2", "norm")
+
+
+class Part(nn.Module):
+    """Parameters with two dimensions each, of which some are named or tell of themselves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("weight", "attn_bias", "rel_bias_table", "alpha", "beta", "logit_scale", "temperature", "other"):
+            self.register_parameter(name, nn.Parameter(torch.ones(2, 2)))
+
+    def no_weight_decay(self) -> set[str]:
+        return {"temp*"}
+
+
+def test_undecayed_are_shifts_and_scales_windows_norms_and_what_a_part_names() -> None:
+    body: Any = nn.ModuleDict({"part": Part(), "norm": nn.LayerNorm((2, 2)), "line": nn.Linear(2, 2)})
+    inputs: Any = Part()
+    left_out = {"attn_bias", "rel_bias_table", "alpha", "beta", "logit_scale", "temperature"}
+    expected = {f"body.part.{name}" for name in left_out} | {"body.norm.weight", "body.norm.bias", "body.line.bias"}
+    windows = {f"inputs.{name}" for name, _ in inputs.named_parameters()}
+    assert undecayed_parameters(Network(inputs, body)) == expected | windows
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,10 @@
-"""XResNet: equal to timm's ResNet-50-D with Mish, and an attention that obeys its algebra."""
+"""XResNet: equal to timm's ResNet-50-D with Mish and the seed's stem, and an attention that obeys its algebra."""
 
 import pytest
 import timm
 import timm.models
 import torch
+from torch import nn
 
 from ichtune.models.xresnet import DEPTHS, SimpleSelfAttention, XResNet
 
@@ -16,7 +17,7 @@ def counted_by_hand(in_chans: int, num_classes: int) -> int:
     def convolution(ins: int, outs: int, kernel: int) -> int:
         return ins * outs * kernel**2 + 2 * outs  # and its batch norm
 
-    total = convolution(in_chans, 32, 3) + convolution(32, 32, 3) + convolution(32, 64, 3)
+    total = convolution(in_chans, 32, 3) + convolution(32, 64, 3) + convolution(64, 64, 3)  # the seed's stem
     ins = 64
     for width, depth in ((64, 3), (128, 4), (256, 6), (512, 3)):
         total += convolution(ins, 4 * width, 1)  # the first block's shortcut
@@ -42,7 +43,10 @@ def test_attention_adds_one_square_matrix_and_one_factor(symmetric: bool) -> Non
 def test_it_computes_what_the_resnet_50_d_of_timm_does_with_mish() -> None:
     torch.manual_seed(0)
     ours = XResNet(2, 6).eval()
-    reference = timm.create_model("resnet50d", in_chans=2, num_classes=6, act_layer="mish").eval()
+    reference = timm.create_model("resnet50d", in_chans=2, num_classes=6, act_layer="mish")
+    reference.conv1[3] = nn.Conv2d(32, 64, 3, padding=1, bias=False)  # where ResNet-D has 32 channels
+    reference.conv1[4], reference.conv1[6] = nn.BatchNorm2d(64), nn.Conv2d(64, 64, 3, padding=1, bias=False)
+    reference.eval()
     for p in ours.parameters():
         if p.ndim == 1:  # a zero gamma would hide the blocks
             torch.nn.init.uniform_(p, 0.5, 1.0)
@@ -52,6 +56,12 @@ def test_it_computes_what_the_resnet_50_d_of_timm_does_with_mish() -> None:
     x = torch.randn(2, 2, 65, 65)
     with torch.no_grad():
         torch.testing.assert_close(ours(x), reference(x), rtol=1e-3, atol=1e-3)
+
+
+def test_the_shortcut_s_average_at_an_odd_border_is_the_seed_s() -> None:
+    block = XResNet(1, 6).features.stages[1][0].eval()
+    x = torch.randn(1, 256, 5, 7)
+    torch.testing.assert_close(block.shortcut[0](x), nn.AvgPool2d(2, ceil_mode=True)(x))
 
 
 def test_small_images_pass_and_every_block_starts_as_its_shortcut() -> None:

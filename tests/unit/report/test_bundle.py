@@ -1,5 +1,7 @@
 import json
 import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -65,6 +67,10 @@ def test_bundle_json_says_what_there_is(made):
     assert len(files_of(folder)) == 2 + 6
 
 
+def test_whoever_may_read_one_file_of_it_may_read_all(made):
+    assert len({path.stat().st_mode for path in files_of(made[0])}) == 1
+
+
 def test_nothing_of_the_training_data_is_in_it(blended_networks, tmp_path):
     """Not even where a recipe names a file of the workspace, or a sidecar lists whom a model has learnt from."""
     start = str(tmp_path / "work" / "runs" / "P000" / "start.safetensors")
@@ -95,9 +101,11 @@ def test_a_bundle_is_not_overwritten_in_passing(made):
     folder, ensemble = made
     with pytest.raises(ConfigError, match=r"exists; add --replace"):
         write_bundle(ensemble, folder)
-    (folder / "left").touch()
+    left = folder / "weights" / "of_an_older_blend" / "fold_0.safetensors"
+    left.parent.mkdir()
+    left.touch()
     write_bundle(ensemble, folder, "mine", replace_old=True)
-    assert not (folder / "left").exists()
+    assert not left.parent.exists()
     assert json.loads((folder / "bundle.json").read_text(encoding="utf-8"))["licence"] == "mine"
     assert [path.name for path in folder.parent.iterdir() if path.name.startswith(".")] == []
 
@@ -108,6 +116,83 @@ def test_what_is_no_bundle_is_never_replaced(made, tmp_path):
     with pytest.raises(ConfigError, match="exists and is no bundle"):
         write_bundle(made[1], other, replace_old=True)
     assert other.is_dir()
+
+
+@pytest.mark.parametrize(
+    "name", ["my_notes.txt", "weights/my_notes.txt", "weights/a/bundle.json", "more/weights/a/fold_0.safetensors"]
+)
+def test_a_folder_with_other_files_is_never_replaced(made, name):
+    folder, ensemble = made
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text("mine", encoding="utf-8")
+    before = files_of(folder)
+    with pytest.raises(ConfigError, match=f"holds {name}, which is no part of a bundle"):
+        write_bundle(ensemble, folder, replace_old=True)
+    assert files_of(folder) == before
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_the_old_bundle_comes_back_where_the_new_one_cannot_take_its_name(made, monkeypatch, error):
+    folder, ensemble = made
+    before = {path: path.read_bytes() for path in files_of(folder)}
+    rename = Path.rename
+
+    def fail(self, target):
+        if self.name.endswith(".new"):
+            raise error
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(StorageError if isinstance(error, OSError) else KeyboardInterrupt):
+        write_bundle(ensemble, folder, "mine", replace_old=True)
+    assert {path: path.read_bytes() for path in files_of(folder)} == before
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["bundle", "work"]
+
+
+def test_an_old_bundle_that_cannot_come_back_is_kept_and_named(made, monkeypatch):
+    folder, ensemble = made
+    rename = Path.rename
+
+    def fail(self, target):
+        if Path(target).name == "bundle":
+            raise OSError(5, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(StorageError, match=r"whole and lies in .*\.bundle\.\d+\.old") as told:
+        write_bundle(ensemble, folder, "mine", replace_old=True)
+    assert len(read_bundle(Path(str(told.value).rsplit(" ", 1)[1])).members) == 2
+
+
+def test_a_link_to_a_bundle_stays_a_link(made, tmp_path):
+    folder, ensemble = made
+    (tmp_path / "link").symlink_to(folder)
+    write_bundle(ensemble, tmp_path / "link", "mine", replace_old=True)
+    assert (tmp_path / "link").is_symlink()
+    assert json.loads((folder / "bundle.json").read_text(encoding="utf-8"))["licence"] == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "link", "work"]
+
+
+def test_a_place_that_cannot_be_written_is_known_before_the_weights_are_read(made, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "load_checkpoint", lambda *_: pytest.fail("the weights were read"))
+    made[1].weights[0].path.unlink()
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match=f"cannot write {tmp_path / 'file' / 'bundle'}"):
+        write_bundle(made[1], tmp_path / "file" / "bundle")
+
+
+def test_what_was_left_out_is_said_and_zero_weights_of_an_older_bundle_do_not_run(made, tmp_path):
+    folder, ensemble = made
+    written = write_bundle(replace(ensemble, n_left_out=2), folder, replace_old=True)
+    assert (written.n_left_out, read_bundle(folder).n_left_out) == (2, 2)
+    assert "their weight is zero: 2." in (folder / "MODEL_CARD.md").read_text(encoding="utf-8")
+    about = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
+    del about["n_left_out"]
+    about["blend"]["learned"] = {"weights_": [[0] * 6, [1] * 6]}
+    write_json(about, folder / "bundle.json")
+    read = read_bundle(folder)
+    assert (read.members, read.n_left_out) == (read_bundle(folder).members[-1:], 1)
+    assert read.members[0].recipe_id == about["members"][1]["recipe_id"]
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])

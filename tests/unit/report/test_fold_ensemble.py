@@ -1,13 +1,17 @@
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
 
+from ichtune.ensemble.base import Blender
 from ichtune.ensemble.blend import run_blend
+from ichtune.ensemble.equal_mean import EqualMean
+from ichtune.ensemble.fitting import restore_blend
 from ichtune.ensemble.spec import BlendSpec
 from ichtune.errors import ConflictError, DataError
-from ichtune.report.fold_ensemble import CacheNeed, FoldWeights, ensemble_of
+from ichtune.report.fold_ensemble import CacheNeed, FoldWeights, ensemble_of, restore_live
 from ichtune.tables import write_json
 
 
@@ -39,9 +43,75 @@ def test_members_that_the_blend_did_not_choose_are_left_out(blended_networks):
     np.testing.assert_array_equal(ensemble.blend.predict(p_MNL), p_MNL[0])
 
 
-def test_the_newest_blend_counts(blended_networks):
+PER_LABEL = BlendSpec(parameters={"weights": "per_label"})
+WEIGHTS = [[0.25, 0, 0, 1, 0.5, 0.5], [0] * 6, [0.75, 1, 1, 0, 0.5, 0.5]]
+
+
+def test_members_without_weight_are_left_out_and_counted(blended_networks):
+    workspace = blended_networks({"windows": "brain"}, {"windows": "bone"}, {"windows": "subdural"}, spec=PER_LABEL)
+    path, about = blend_json(workspace)
+    write_json(about | {"learned": {"weights_": WEIGHTS}}, path)
+    shutil.rmtree(workspace.layout.runs / about["chosen"][1])  # nobody asks for it
+
+    ensemble = ensemble_of(workspace)
+
+    assert [member.recipe_id for member in ensemble.members] == [about["chosen"][0], about["chosen"][2]]
+    assert (len(ensemble.weights), ensemble.n_left_out) == (6, 1)
+
+
+@pytest.mark.parametrize("space", ["logit", "probability"])
+def test_the_blend_of_the_live_members_predicts_the_same_to_the_last_bit(space):
+    spec = BlendSpec(parameters={"weights": "per_label", "space": space}, any_rule="at_least_max")
+    p_MNL = np.random.default_rng(3).random((3, 100, 6))
+    live, blend = restore_live(spec, {"weights_": WEIGHTS}, ["a", "b", "c"])
+    assert live == ("a", "c")
+    expected = restore_blend(spec, {"weights_": WEIGHTS}, 3).predict(p_MNL)
+    np.testing.assert_array_equal(blend.predict(p_MNL[[0, 2]]), expected)
+
+
+class Weightless(EqualMean):
+    def restore(self, learned):
+        return self
+
+
+class Learned(EqualMean):
+    """Learns more than its weights, so that nobody else knows what a weight of zero means."""
+
+
+@pytest.mark.parametrize(
+    ("blender", "learned"), [(Weightless, {"weights_": None}), (Learned, {"weights_": WEIGHTS, "offset": 1})]
+)
+def test_every_member_stays_where_weights_do_not_tell_all(monkeypatch, blender: type[Blender], learned):
+    monkeypatch.setattr("ichtune.ensemble.fitting.create_blender", lambda *_: blender())
+    live, blend = restore_live(BlendSpec(), learned, ["a", "b", "c"])
+    assert live == ("a", "b", "c")
+    p_MNL = np.random.default_rng(3).random((3, 5, 6))
+    np.testing.assert_allclose(blend.predict(p_MNL), p_MNL.mean(axis=0))
+
+
+def test_a_blend_of_another_number_of_members_is_refused():
+    with pytest.raises(DataError, match="weights of 3 members, got 2"):
+        restore_live(PER_LABEL, {"weights_": WEIGHTS}, ["a", "b"])
+
+
+def test_the_blend_of_the_ladder_counts_whatever_copying_did_to_the_times(blended_networks):
     workspace = blended_networks()
     newer = run_blend(workspace, BlendSpec(blender="equal_mean"))
+    path = workspace.layout.blends / newer.blend_id / "blend.json"
+    os.utime(path, (1, 1))
+    assert ensemble_of(workspace).blend.spec.blender == "equal_mean"
+    path.unlink()
+    with pytest.raises(DataError, match=r"blend.json is missing.*ladder.json is about; run `ichtune blend` again"):
+        ensemble_of(workspace)
+
+
+@pytest.mark.parametrize("ladder", [None, [], [{"name": "prior"}]])
+def test_the_newest_blend_counts_where_the_ladder_names_none(blended_networks, ladder):
+    workspace = blended_networks()
+    newer = run_blend(workspace, BlendSpec(blender="equal_mean"))
+    workspace.layout.ladder.unlink()
+    if ladder is not None:
+        write_json(ladder, workspace.layout.ladder)
     assert ensemble_of(workspace).blend.spec.blender == "equal_mean"
     os.utime(workspace.layout.blends / newer.blend_id / "blend.json", (1, 1))
     assert ensemble_of(workspace).blend.spec.blender == "equal_mean_logit"

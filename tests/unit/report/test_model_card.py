@@ -22,6 +22,12 @@ def test_it_says_what_it_is_what_it_learnt_from_and_what_it_is_not(ensemble):
     assert card.endswith("## Licence\n\nCC BY 4.0, for research\n")
 
 
+def test_it_says_how_many_recipes_were_left_out(ensemble):
+    assert "left out" not in model_card(ensemble, "")
+    card = " ".join(model_card(replace(ensemble, n_left_out=3), "").split())
+    assert "Recipes of the blend left out, since their weight is zero: 3. No prediction depends on them. ##" in card
+
+
 def test_only_generated_data_is_called_generated(ensemble):
     real = replace(ensemble, trained_on=replace(ensemble.trained_on, generated=False))
     assert "generated" not in model_card(real, "")

@@ -7,10 +7,13 @@ import pandas as pd
 import pytest
 
 from ichtune.data.phantom.generate import PhantomSpec, write_phantom
+from ichtune.ensemble.fitting import restore_blend
 from ichtune.ensemble.logits import from_logits, to_logits
+from ichtune.ensemble.spec import BlendSpec
 from ichtune.errors import DataError, NothingUsableError, StorageError
 from ichtune.labels import LABELS
 from ichtune.recipe import Recipe
+from ichtune.report import fold_ensemble
 from ichtune.report import predict_folder as module
 from ichtune.report.bundle import read_bundle, write_bundle
 from ichtune.report.fold_ensemble import ensemble_of
@@ -106,6 +109,28 @@ def test_a_bundle_says_what_its_workspace_said_to_the_last_bit(blended_networks,
     shutil.rmtree(workspace.layout.root)
 
     pd.testing.assert_frame_equal(predict_with_bundle(tmp_path / "bundle", dicom).frame, expected, check_exact=True)
+
+
+def test_models_without_weight_do_not_run_and_are_not_missed(blended_networks, dicom, tmp_path, monkeypatch):
+    spec = BlendSpec(parameters={"weights": "per_label"})
+    workspace = blended_networks({"windows": "brain"}, {"windows": "bone"}, {"windows": "subdural"}, spec=spec)
+    (path,) = workspace.layout.blends.glob("*/blend.json")
+    weights = [[0.25, 0, 0, 1, 0.5, 0.5], [0] * 6, [0.75, 1, 1, 0, 0.5, 0.5]]
+    write_json(json.loads(path.read_text(encoding="utf-8")) | {"learned": {"weights_": weights}}, path)
+    with monkeypatch.context() as everybody_runs:
+        run_all = lambda spec, learned, members: (members, restore_blend(spec, learned, len(members)))  # noqa: E731
+        everybody_runs.setattr(fold_ensemble, "restore_live", run_all)
+        expected = predict_with_workspace(workspace, dicom)
+    assert (expected.n_models, expected.n_left_out) == (9, 0)
+
+    here = predict_with_workspace(workspace, dicom)
+    written = write_bundle(ensemble_of(workspace), tmp_path / "bundle")
+    there = predict_with_bundle(tmp_path / "bundle", dicom)
+
+    for found in (here, there):
+        assert (found.n_models, found.n_left_out) == (6, 1)
+        pd.testing.assert_frame_equal(found.frame, expected.frame, check_exact=True)
+    assert (written.n_members, written.n_models, written.n_left_out) == (2, 6, 1)
 
 
 def test_the_slices_of_a_bundle_are_cached_where_asked_and_gone_at_the_end(bundle, dicom, tmp_path, monkeypatch):

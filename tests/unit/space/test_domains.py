@@ -61,6 +61,7 @@ def test_contains_knows_bounds_grid_and_kind() -> None:
         (3, "3"),
         (3.0, "3"),
         (True, "true"),
+        (None, "none"),
         ((2.0, 1.0, 0.5), "2,1,0.5"),
         (((40.0, 80.0),), "brain"),
         (((41.0, 80.0), (80.0, 200.0)), "41/80+80/200"),
@@ -94,3 +95,4 @@ def test_a_choice_counts_the_numbers_inside_its_options() -> None:
 def test_plain_is_the_value_where_it_is_plain() -> None:
     assert Option(3, "3").plain == 3
     assert Option((2.0, 1.0), "2,1").plain == "2,1"
+    assert Option(None, "none").plain == "none"

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from ichtune.errors import ConfigError
 from ichtune.space import Space, read_space
@@ -85,3 +86,30 @@ def test_an_error_inside_at_gets_the_place(tmp_path: Path) -> None:
 
 def test_an_error_without_a_file_still_has_its_message() -> None:
     assert str(Space("x", ()).error("no such searcher", "search", "algorithm")) == "no such searcher"
+
+
+def test_lists_and_none_in_choices_and_conditions_read_back_as_the_same_space(tmp_path: Path) -> None:
+    space = write(
+        tmp_path,
+        """\
+parameters:
+  beta1: [null, 0.95]
+  eps: null
+  windows: [brain, [dicom, [40, 80]]]
+  positive_weights: {choices: [[1, 1, 1, 1, 1, 1], [2, 1, 1, 1, 1, 1]]}
+  calibration: prior_shift
+  augmentation: [none, [{Affine: {p: 0.5}}]]
+  dropout: {choices: [0.1, 0.2], when: [{windows: [dicom, [40, 80]]}, {beta1: null, eps: null}]}
+  lr:
+    choices: [1e-3, 1e-2]
+    when: {positive_weights: [2, 1, 1, 1, 1, 1], augmentation: [{Affine: {p: 0.5}}], beta1: {not_in: [null]}}
+start_with:
+  - {beta1: null, augmentation: [{Affine: {p: 0.5}}], windows: [dicom, [40, 80]]}
+""",
+    )
+    again = tmp_path / "space.yaml"
+    with again.open("w") as stream:
+        YAML(typ="safe", pure=True).dump(space.resolved(), stream)
+
+    assert read_space(again) == space
+    assert read_space(again).space_id == space.space_id

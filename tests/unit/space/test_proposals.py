@@ -115,6 +115,18 @@ def test_a_start_becomes_answers(tmp_path: Path) -> None:
     assert fixed_values(space, {"windows": [[40, 80]]}) == {"windows": "brain"}
 
 
+def test_the_optimizer_s_own_setting_is_an_option(tmp_path: Path) -> None:
+    space = space_of(tmp_path, "beta1: [null, 0.95]\nlr: {choices: [1e-3, 1e-2], when: {beta1: null}}")
+    own, given = (propose(space, Script({"beta1": label})) for label in ("none", "0.95"))
+
+    assert (own.recipe.beta1, given.recipe.beta1) == (None, 0.95)
+    assert own.parameters == {"beta1": "none", "lr": 0.001}
+    assert given.parameters == {"beta1": 0.95}
+    assert fixed_values(space, {"beta1": None}) == {"beta1": "none"}
+    assert fixed_values(space, {"beta1": 0.95}) == {"beta1": "0.95"}
+    assert n_configurations(space) == 2 + 1
+
+
 @pytest.mark.parametrize(
     ("start", "message"),
     [

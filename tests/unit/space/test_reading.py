@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from ichtune.errors import ConfigError
+from ichtune.recipe import Recipe
 from ichtune.space import EarlyStop, FoldSettings, Resources, Space, read_space
 
 LR = "parameters:\n  lr: [1e-3, 1e-2]\n"
@@ -73,10 +74,27 @@ def test_defaults(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("epochs", "most"),
-    [("", 4), ("  epochs: 9\n", 9), ("  epochs: [2, 7, 5]\n", 7), ("  epochs: {low: 3, high: 12}\n", 12)],
+    [
+        ("", 4),
+        ("  epochs: 2\n", 2),
+        ("  epochs: 9\n", 9),
+        ("  epochs: [2, 7, 5]\n", 7),
+        ("  epochs: {low: 3, high: 12}\n", 12),
+        ("  epochs: {value: 2, when: {lr: 1e-2}}\n", 4),
+        ("  epochs: {low: 1, high: 3, when: {lr: 1e-2}}\n", 4),
+        ("  epochs: {choices: [2, 7], when: {lr: 1e-2}}\n", 7),
+    ],
 )
 def test_early_stop_ends_with_the_longest_trial(tmp_path: Path, epochs: str, most: int) -> None:
     assert read(tmp_path, LR + epochs + "search: {early_stop: asha}\n").search.early_stop.max == most
+
+
+def test_no_recipe_has_more_epochs_than_the_scheduler_allows(tmp_path: Path) -> None:
+    conditional = LR + "  epochs: {value: 2, when: {lr: 1e-2}}\n"
+    with pytest.raises(ConfigError, match=r":4:28: .*must not be below the 4 epochs of a trial"):
+        read(tmp_path, conditional + "search: {early_stop: {max: 3, type: asha}}\n")
+
+    read(tmp_path, conditional + "search: {early_stop: {type: asha, grace: 3}}\n")
 
 
 def test_words_of_ray_are_understood(tmp_path: Path) -> None:
@@ -166,3 +184,35 @@ def test_a_search_that_would_end_every_trial_before_its_schedule_is_refused(tmp_
 
     with pytest.raises(ConfigError, match=r"space.yaml:1:\d+.*must not be below the 8 epochs of a trial"):
         read_space(path)
+
+
+def test_a_start_names_files_recipes_and_policies_as_the_choices_do(tmp_path: Path) -> None:
+    (tmp_path / "weights.safetensors").touch()
+    (tmp_path / "first.yaml").write_text("epochs: 9\n")
+    space = read(
+        tmp_path,
+        """\
+parameters:
+  pretrained: [false, weights.safetensors]
+  pseudo_labels: ["", first.yaml]
+  augmentation: [none, [{Affine: {p: 0.5}}]]
+  beta1: [null, 0.95]
+start_with:
+  - {pretrained: weights.safetensors, augmentation: [{Affine: {p: 0.5}}], beta1: null}
+  - {pseudo_labels: first.yaml, beta1: none}
+""",
+    )
+    assert space.start_with == (
+        {
+            "pretrained": str(tmp_path / "weights.safetensors"),
+            "augmentation": '[{"Affine":{"p":0.5}}]',
+            "beta1": None,
+        },
+        {"pseudo_labels": Recipe(epochs=9).recipe_id, "beta1": None},
+    )
+
+
+def test_a_start_that_names_no_recipe_is_reported_where_it_stands(tmp_path: Path) -> None:
+    text = LR + '  warm_start: ["", 0123456789ab]\nstart_with: [{lr: 1e-3}, {warm_start: nowhere}]\n'
+    with pytest.raises(ConfigError, match=r"^[^:]*:4:39: start_with\[1\]\.warm_start: cannot read 'nowhere'"):
+        read(tmp_path, text)

@@ -15,9 +15,13 @@ parameters:
   optimizer: [sgd, adamw, radam]
   lr: {low: 1e-4, high: 1e-2, log: true}
   neighbours: [0, 1, 2]
-  windows: [brain, bone, [[41, 80]]]
+  windows: [brain, bone, [[41, 80]], dicom, [dicom, [40, 80]]]
   loss_weights: {choices: [[2, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1]]}
   loss: bce
+  positive_weights: {choices: [[1, 1, 1, 1, 1, 1], [2, 1, 1, 1, 1, 1]]}
+  calibration: prior_shift
+  augmentation: [none, [{Affine: {p: 0.5}}]]
+  beta1: [null, 0.95]
 """
 
 
@@ -49,6 +53,22 @@ def condition(tmp_path: Path, when: str) -> Condition:
         ("{windows: 41/80}", ((Test("windows", "eq", "41/80"),),)),
         ("{loss_weights: [1, 1, 1, 1, 1, 1]}", ((Test("loss_weights", "eq", "1,1,1,1,1,1"),),)),
         ("{loss: focal}", ((Test("loss", "eq", "focal"),),)),
+        ("{windows: dicom}", ((Test("windows", "eq", "dicom"),),)),
+        ("{windows: [dicom, [40, 80]]}", ((Test("windows", "eq", "dicom+40/80"),),)),
+        ("{windows: [dicom, brain]}", ((Test("windows", "in", ("dicom", "brain")),),)),
+        ("{windows: [[dicom, [40, 80]], brain]}", ((Test("windows", "in", ("dicom+40/80", "brain")),),)),
+        ("{positive_weights: [2, 1, 1, 1, 1, 1]}", ((Test("positive_weights", "eq", "2,1,1,1,1,1"),),)),
+        ("{positive_weights: {ne: [2, 1, 1, 1, 1, 1]}}", ((Test("positive_weights", "ne", "2,1,1,1,1,1"),),)),
+        ('{loss_weights: ["2,1,1,1,1,1"]}', ((Test("loss_weights", "in", ("2,1,1,1,1,1",)),),)),
+        ("{augmentation: [{Affine: {p: 0.5}}]}", ((Test("augmentation", "eq", '[{"Affine":{"p":0.5}}]'),),)),
+        (
+            "{augmentation: [none, [{Affine: {p: 0.5}}]]}",
+            ((Test("augmentation", "in", ("none", '[{"Affine":{"p":0.5}}]')),),),
+        ),
+        ("{beta1: null}", ((Test("beta1", "eq", "none"),),)),
+        ("{beta1: none}", ((Test("beta1", "eq", "none"),),)),
+        ("{beta1: {not_in: [null]}}", ((Test("beta1", "not_in", ("none",)),),)),
+        ("{beta1: 0.95}", ((Test("beta1", "eq", 0.95),),)),
     ],
 )
 def test_every_form(tmp_path: Path, when: str, expected: Condition) -> None:
@@ -68,6 +88,9 @@ def test_every_form(tmp_path: Path, when: str, expected: Condition) -> None:
         ("{lr: {not_in: 1e-3}}", r"when\.lr\.not_in: must be a list of values"),
         ("{windows: bne}", r"when\.windows: unknown window set 'bne'. Did you mean 'bone'"),
         ("{windows: subdural}", "windows is never 'subdural'"),
+        ("{positive_weights: [3, 1, 1, 1, 1, 1]}", r"positive_weights is never \[3, 1, 1, 1, 1, 1\]"),
+        ("{beta1: {gt: 0.9}}", "beta1 is no number"),
+        ("{optimizer: null}", "has no value"),
         ("sgd", "must map parameters to values"),
         ("[]", "must map parameters to values"),
         ("{}", "must map parameters to values"),
@@ -76,7 +99,7 @@ def test_every_form(tmp_path: Path, when: str, expected: Condition) -> None:
 def test_mistakes_are_reported_where_they_stand(tmp_path: Path, when: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
         condition(tmp_path, when)
-    assert str(caught.value).startswith(f"{tmp_path / 'space.yaml'}:8:")
+    assert str(caught.value).startswith(f"{tmp_path / 'space.yaml'}:12:")
 
 
 def test_no_when_is_no_condition(tmp_path: Path) -> None:

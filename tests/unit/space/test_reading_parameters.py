@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from ichtune.errors import ConfigError
+from ichtune.recipe import Recipe
 from ichtune.space.domains import Choice, Domain, Integer, Real
 from ichtune.space.reading_parameters import Places, read_domain
 from ichtune.yaml_positions import read_yaml
@@ -66,6 +67,11 @@ def test_a_real_of_the_recipe_stays_real_between_whole_bounds(tmp_path: Path) ->
         ("augmentation", "[{Affine: {p: 0.5}}]", ('[{"Affine":{"p":0.5}}]',)),
         ("augmentation", "[none, [{Affine: {p: 0.5}}]]", ("none", '[{"Affine":{"p":0.5}}]')),
         ("learnable_windows", "[false, true]", ("false", "true")),
+        ("beta1", "[null, 0.95]", ("none", "0.95")),
+        ("beta2", "{choices: [0.99, null]}", ("0.99", "none")),
+        ("eps", "{value: null}", ("none",)),
+        ("eps", "null", ("none",)),
+        ("eps", "[none, 1e-6]", ("none", "1e-06")),
         ("warm_start", "0123456789ab", ("0123456789ab",)),
         ("windows", "[brain, bone]", ("brain", "bone")),
         ("windows", "[[40, 80], [81, 200]]", ("40/80+81/200",)),
@@ -121,6 +127,9 @@ def test_places_of_options_and_bounds(tmp_path: Path) -> None:
         ("lr", "[1, 1.0]", r":2:11: parameters\.lr\[1\]: stands among the choices twice \(1\)"),
         ("lr", "[[1]]", r"parameters\.lr\[0\]: must be one plain value"),
         ("lr", "", r"parameters\.lr: has no value"),
+        ("lr", "[null, 1e-3]", r":2:8: parameters\.lr\[0\]: has no value"),
+        ("beta1", "[null, none]", r"parameters\.beta1\[1\]: stands among the choices twice \(none\)"),
+        ("positive_weights", "[a, b]", r"parameters\.positive_weights\[0\]: must be a list of 6 numbers"),
         ("architecture", "{low: 1, high: 2}", "architecture has no range"),
         (
             "windows",
@@ -146,3 +155,42 @@ def test_mistakes_are_reported_where_they_stand(tmp_path: Path, key: str, writte
     with pytest.raises(ConfigError, match=message) as caught:
         domain(tmp_path, key, written)
     assert str(caught.value).startswith(f"{tmp_path / 'space.yaml'}:2:")
+
+
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [
+        ("pretrained", "weights.safetensors"),
+        ("warm_start", "weights.safetensors"),
+        ("pseudo_labels", "predictions.parquet"),
+    ],
+)
+def test_a_file_is_looked_for_beside_the_space_and_then_from_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, name: str
+) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+
+    assert values_of(domain(tmp_path, key, name)) == [str(here / name)]
+    (tmp_path / name).touch()
+    assert values_of(domain(tmp_path, key, name)) == [str(tmp_path / name)]
+    assert values_of(domain(tmp_path, key, str(here / name))) == [str(here / name)]
+    (found,) = values_of(domain(Path(".."), key, name))
+    assert Path(str(found)).is_absolute()
+    assert Path(str(found)).samefile(tmp_path / name)
+
+
+def test_a_recipe_is_looked_for_beside_the_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    (tmp_path / "first.yaml").write_text("epochs: 9\n")
+
+    assert values_of(domain(tmp_path, "warm_start", "first.yaml")) == [Recipe(epochs=9).recipe_id]
+    with pytest.raises(ConfigError, match=r"space\.yaml:2:15: parameters\.warm_start: cannot read 'second.yaml'"):
+        domain(tmp_path, "warm_start", "second.yaml")
+
+
+def values_of(read: Domain) -> list[object]:
+    assert isinstance(read, Choice)
+    return [option.value for option in read.options]

@@ -36,6 +36,31 @@ def move(average: WeightAverage | EqualAverage, net: nn.Module) -> None:
         average.update(net)
 
 
+@pytest.mark.parametrize("kind", ["exponential", "equal"])
+def test_the_vectors_of_a_spectral_norm_are_the_newest_and_no_mean(kind: str) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Linear(6, 4)), nn.Linear(4, 1))
+    average: WeightAverage | EqualAverage = (
+        WeightAverage(net, 0.9) if kind == "exponential" else EqualAverage(net, True)
+    )
+    for seed in range(3):
+        draw_all(net, seed)
+        for end in "uv":
+            vector = net.state_dict()[f"0.parametrizations.weight.0._{end}"]
+            vector /= vector.norm()
+        move(average, net)
+    newest = net.state_dict()
+    for end in "uv":
+        kept = average.tensors[f"0.parametrizations.weight.0._{end}"]
+        assert kept.norm().item() == pytest.approx(1.0)
+        assert torch.equal(kept, newest[f"0.parametrizations.weight.0._{end}"])
+    for name in ("0.parametrizations.weight.original", "1.weight"):
+        assert not torch.allclose(average.tensors[name], newest[name])
+    with average.applied_to(net.eval()):
+        vector = net[0].parametrizations.weight[0]._u
+        assert vector.norm().item() == pytest.approx(1.0)
+
+
 def test_it_moves_a_share_of_the_way() -> None:
     net = model()
     set_all(net, 0.0)

@@ -128,3 +128,9 @@ def test_an_optimizer_goes_on_as_if_it_had_never_stopped(settings: dict[str, obj
     steps(net, optimizer, 3)
     steps(copy, taken_up, 3)
     assert torch.equal(copy.weight, net.weight)
+
+
+def test_whoever_may_read_other_files_may_read_a_checkpoint(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "w.safetensors", tensors(), ABOUT)
+    (tmp_path / "other").touch()
+    assert (tmp_path / "w.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode

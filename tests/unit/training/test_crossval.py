@@ -20,7 +20,7 @@ from ichtune.metrics import weighted_log_loss
 from ichtune.recipe import Recipe
 from ichtune.tables import P_COLUMNS, PREDICTIONS, read_table, table_about, write_json, write_table
 from ichtune.training import crossval
-from ichtune.training.crossval import TrainOptions, assemble_run, finished_fold, train_fold
+from ichtune.training.crossval import TrainOptions, assemble_run, finished_fold, is_complete, train_fold
 from ichtune.training.embeddings import read_embeddings
 from ichtune.training.fold_run import fold_folder, fold_rows, open_batches
 from ichtune.training.loop import EpochResult, TrainingRun
@@ -183,6 +183,45 @@ def test_every_epoch_s_weights_and_embeddings_are_kept_where_asked(fake_workspac
         assert np.isfinite(e_MND).all()
         assert e_MND.std(axis=1).max() > 0
         assert not np.array_equal(e_MND[0], e_MND[1])
+
+
+def test_embeddings_are_added_to_a_fold_that_is_trained_already(
+    fake_workspace: FakeWorkspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = fake_workspace()
+    wanted = TrainOptions(embeddings=True)
+    train_fold(workspace, RECIPE, 0, CPU)
+    weights = fold_folder(workspace, RECIPE.recipe_id, 0) / "weights.safetensors"
+    before = weights.read_bytes()
+    assert not is_complete(workspace, RECIPE, 0, wanted)
+    monkeypatch.setattr(crossval, "open_fold", None)
+    train_fold(workspace, RECIPE, 0, CPU, options=wanted)
+    assert is_complete(workspace, RECIPE, 0, wanted)
+    assert weights.read_bytes() == before
+    oof = read_table(weights.with_name("oof.parquet"), PREDICTIONS)
+    e_ND = read_embeddings(weights.with_name("oof_embeddings.parquet"), oof["image_id"].tolist())[0]
+    with torch.no_grad():
+        answer_NK = load_model(weights, CPU)[0].networks[0].answer(torch.from_numpy(e_ND.astype(np.float32)))
+    np.testing.assert_allclose(torch.sigmoid(answer_NK), oof[list(P_COLUMNS)], atol=2e-3)
+
+
+def test_embeddings_of_no_unlabelled_slices_are_an_empty_table(fake_workspace: FakeWorkspace) -> None:
+    workspace = fake_workspace(n_test_patients=0)
+    train_fold(workspace, RECIPE, 0, CPU, options=TrainOptions(embeddings=True))
+    path = fold_folder(workspace, RECIPE.recipe_id, 0) / "test_embeddings.parquet"
+    assert read_embeddings(path, []).shape == (1, 0, 128)
+
+
+def test_what_a_kill_left_behind_is_cleared_away(fake_workspace: FakeWorkspace) -> None:
+    workspace = fake_workspace()
+    folder = fold_folder(workspace, RECIPE.recipe_id, 0)
+    folder.mkdir(parents=True)
+    (folder / ".resume.safetensors.123.tmp").write_bytes(b"half")
+    kept = [path.name for path in folder.iterdir()]
+    train_fold(workspace, RECIPE, 0, CPU)
+    (folder / "resume.safetensors").write_bytes(b"left by a kill after run.json")
+    train_fold(workspace, RECIPE, 0, CPU)
+    assert not {"resume.safetensors", *kept} & {path.name for path in folder.iterdir()}
 
 
 def test_an_average_that_predicts_leaves_the_last_weights_too(fake_workspace: FakeWorkspace) -> None:

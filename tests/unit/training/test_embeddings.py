@@ -35,3 +35,9 @@ def test_no_slices_make_an_empty_table(tmp_path: Path) -> None:
     path = tmp_path / "e.parquet"
     write_embeddings(path, [], np.zeros((1, 0, 3), np.float32), {})
     assert read_embeddings(path, []).shape[:2] == (1, 0)
+
+
+def test_numbers_too_large_for_half_precision_keep_their_values(tmp_path: Path) -> None:
+    e_MND = np.array([[[1e5, -2.0]]], dtype=np.float32)
+    write_embeddings(tmp_path / "e.parquet", ["a"], e_MND, {})
+    np.testing.assert_array_equal(read_embeddings(tmp_path / "e.parquet", ["a"]), e_MND)

@@ -17,14 +17,14 @@ def test_within_an_epoch_a_checkpoint_is_written_when_the_last_is_old_enough(
 ) -> None:
     for seconds, expected in ((0.0, True), (1e6, False)):
         run = open_fold(session_workspace, RECIPE, 0, torch.device("cpu")).run
-        keeper = FoldKeeper(tmp_path / str(seconds), {}, frozenset({"a"}), seconds)
+        keeper = FoldKeeper(tmp_path / str(seconds), {}, frozenset({"a"}), frozenset({"b"}), seconds)
         run.train_epoch(keeper.after_step)
         assert keeper.resume.is_file() == expected
 
 
 def test_a_fresh_fold_takes_up_nothing_and_a_begun_one_goes_on(session_workspace: Workspace, tmp_path: Path) -> None:
     run = open_fold(session_workspace, RECIPE, 0, torch.device("cpu")).run
-    keeper = FoldKeeper(tmp_path, {}, frozenset({"a"}), 0.0)
+    keeper = FoldKeeper(tmp_path, {}, frozenset({"a"}), frozenset({"b"}), 0.0)
     keeper.take_up(run)
     assert run.epoch == 0
     run.run_epoch()

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
@@ -20,6 +19,7 @@ from ichtune.training.crossval import assemble_run, train_fold
 from ichtune.training.fold_run import (
     cache_to_read,
     check_sources,
+    enlargement,
     fold_folder,
     fold_rows,
     open_batches,
@@ -134,7 +134,7 @@ def test_a_warm_start_from_another_size_takes_every_weight(fake_workspace: FakeW
     model, _ = load_model(fold_folder(workspace, RECIPE.recipe_id, 0) / "weights.safetensors", CPU)
     for name, tensor in run.network.state_dict().items():
         assert torch.equal(tensor, model.networks[0].state_dict()[name]), name
-    assert run.notes == []
+    assert run.notes == [enlargement(workspace, replace(RECIPE, image_px=48))]
 
 
 def test_a_warm_start_from_a_run_that_has_seen_the_scored_patients_is_refused(fake_workspace: FakeWorkspace) -> None:
@@ -248,29 +248,82 @@ def test_a_student_keeps_how_many_slices_taught_it(fake_workspace: FakeWorkspace
     assert about["n_pseudo"] == n_teachable(workspace, 1) > 0
 
 
-def pseudo_file(workspace: Workspace, path: Path, **changes: Any) -> Recipe:
-    ids = workspace.unlabelled["image_id"].tolist()
-    frame = pd.DataFrame(0.25, index=range(len(ids)), columns=list(P_COLUMNS)).assign(
-        image_id=ids, recipe_id="elsewhere", fold=1
-    )
-    inputs = {"fold_plan_hash": workspace.fold_plan.plan_hash, **changes}
-    write_table(frame, path, PREDICTIONS, inputs)
-    return replace(RECIPE, pseudo_labels=str(path))
-
-
-def test_a_table_of_predictions_teaches_only_the_fold_that_made_it(
-    fake_workspace: FakeWorkspace, tmp_path: Path
-) -> None:
+def test_pseudo_labelled_patients_are_known_to_the_student(fake_workspace: FakeWorkspace) -> None:
     workspace = fake_workspace()
-    recipe = pseudo_file(workspace, tmp_path / "p.parquet")
+    train_fold(workspace, RECIPE, 0, CPU)
+    opened = open_fold(workspace, replace(RECIPE, pseudo_labels=RECIPE.recipe_id), 0, CPU)
+    taught = np.setdiff1d(opened.run.train_rows, opened.rows.train)
+    assert patient_marks(workspace.slices["patient_id"].iloc[taught]) <= opened.learnt_from
+
+
+def test_a_table_that_a_fold_left_teaches_only_that_fold(fake_workspace: FakeWorkspace) -> None:
+    workspace = fake_workspace()
+    train_fold(workspace, RECIPE, 1, CPU)
+    table = fold_folder(workspace, RECIPE.recipe_id, 1) / "test.parquet"
+    recipe = replace(RECIPE, pseudo_labels=str(table))
     opened = open_fold(workspace, recipe, 1, CPU)
     assert len(opened.run.train_rows) == len(opened.rows.train) + n_teachable(workspace, 1)
-    with pytest.raises(DataError, match=r"has no prediction by fold 0 of an unlabelled slice"):
+    with pytest.raises(ConflictError, match=r"has learnt from"):
         open_fold(workspace, recipe, 0, CPU)
 
 
-def test_a_table_of_another_fold_plan_is_refused(fake_workspace: FakeWorkspace, tmp_path: Path) -> None:
+def test_a_table_of_another_fold_plan_or_of_nobody_knows_whom_is_refused(
+    fake_workspace: FakeWorkspace, tmp_path: Path
+) -> None:
     workspace = fake_workspace()
-    recipe = pseudo_file(workspace, tmp_path / "p.parquet", fold_plan_hash="another")
+    train_fold(workspace, RECIPE, 1, CPU)
+    table = fold_folder(workspace, RECIPE.recipe_id, 1) / "test.parquet"
+    frame = read_table(table, PREDICTIONS)
+    write_table(frame, table, PREDICTIONS, {"fold_plan_hash": "another"})
+    recipe = replace(RECIPE, pseudo_labels=str(table))
     with pytest.raises(ConflictError, match=r"was predicted on fold plan another, but the workspace has"):
         open_fold(workspace, recipe, 1, CPU)
+    write_table(frame, tmp_path / "p.parquet", PREDICTIONS, {"fold_plan_hash": workspace.fold_plan.plan_hash})
+    with pytest.raises(ConflictError, match=r"there are no weights.safetensors that say whom they have learnt from"):
+        open_fold(workspace, replace(RECIPE, pseudo_labels=str(tmp_path / "p.parquet")), 1, CPU)
+
+
+@pytest.mark.parametrize("key", ["warm_start", "pseudo_labels"])
+def test_a_folder_that_was_renamed_is_found_out(fake_workspace: FakeWorkspace, key: str) -> None:
+    workspace = fake_workspace()
+    train_fold(workspace, RECIPE, 0, CPU)
+    workspace.layout.runs.joinpath(RECIPE.recipe_id).rename(workspace.layout.runs / "0123456789ab")
+    with pytest.raises(ConflictError, match=rf"{key}: .* is of recipe {RECIPE.recipe_id}, not of 0123456789ab"):
+        open_fold(workspace, replace(RECIPE, **{key: "0123456789ab"}), 0, CPU)
+
+
+def test_the_best_epoch_was_chosen_by_the_scored_patients_and_starts_nothing_on_them(
+    fake_workspace: FakeWorkspace,
+) -> None:
+    workspace = fake_workspace()
+    train_fold(workspace, RECIPE, 0, CPU)
+    best = fold_folder(workspace, RECIPE.recipe_id, 0) / "best.safetensors"
+    with pytest.raises(ConflictError, match=r"warm_start: .*best.safetensors has learnt from"):
+        open_fold(workspace, replace(RECIPE, warm_start=str(best)), 0, CPU)
+
+
+def test_labels_of_the_scored_fold_steer_nothing(fake_workspace: FakeWorkspace) -> None:
+    """A plateau schedule, snapshots and averages end with the same weights whatever the held-out labels are."""
+    workspace = fake_workspace()
+    recipe = replace(RECIPE, lr_schedule="plateau", lr=0.1, epochs=6, snapshots=2)
+    weights = []
+    for flipped in (False, True):
+        opened = open_fold(workspace, recipe, 0, CPU)
+        if flipped:
+            opened.run.data._y_NL[opened.rows.valid] = 1 - opened.run.data._y_NL[opened.rows.valid]
+        while not opened.run.finished:
+            opened.run.run_epoch()
+        weights.append(opened.run.states()[-1])
+        losses = [result.val_weighted_log_loss for result in opened.run.history]
+    assert losses != []
+    for name, tensor in weights[0].items():
+        assert torch.equal(tensor, weights[1][name]), name
+
+
+def test_an_enlarged_cache_is_said_so(fake_workspace: FakeWorkspace) -> None:
+    workspace = fake_workspace()
+    assert enlargement(workspace, RECIPE) is None
+    told = enlargement(workspace, replace(RECIPE, image_px=64))
+    assert told is not None
+    assert "slices of 32 px are enlarged to image_px 64" in told
+    assert "--size 64" in told

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from ichtune.errors import ConflictError, DataError
+from ichtune.errors import ConfigError, ConflictError, DataError
 from ichtune.metrics import prior_predictions, weighted_log_loss
 from ichtune.recipe import Recipe
 from ichtune.training.fold_run import fold_rows, open_batches
@@ -362,3 +362,26 @@ def test_too_few_slices_are_refused(session_workspace: Workspace) -> None:
 def test_results_are_plain_numbers() -> None:
     result = EpochResult(1, 0.5, 0.4, 1e-3, 2.0, 100.0)
     assert result == EpochResult(**vars(result))
+
+
+def test_an_epoch_of_no_slices_is_refused(session_workspace: Workspace) -> None:
+    data = open_batches(session_workspace, recipe())
+    rows = session_workspace.labelled.index.to_numpy()
+    negative = rows[session_workspace.labels(rows)[:, 0] == 0][:2]
+    chosen = recipe(negative_share=0.001, calibration="prior_shift")
+    with pytest.raises(DataError, match=r"an epoch needs at least 2 slices, got 0 of 2 by negative_share 0.001"):
+        TrainingRun(chosen, data, negative, rows, CPU)
+
+
+def test_batch_norm_never_sees_a_slice_alone(session_workspace: Workspace) -> None:
+    with pytest.raises(
+        ConfigError, match=r"batch norm, which needs batches of at least 2 slices, got batch_size 1"
+    ):
+        start(session_workspace, recipe(architecture="test_resnet", batch_size=1))
+    start(session_workspace, recipe(architecture="test_resnet", batch_size=12, accumulation=8, epochs=1)).run_epoch()
+    start(session_workspace, recipe(architecture="test_vit", batch_size=1, epochs=1)).train_epoch()
+
+
+def test_a_contradiction_is_refused_wherever_a_run_is_made(session_workspace: Workspace) -> None:
+    with pytest.raises(ConfigError, match=r"flip_slices"):
+        start(session_workspace, recipe(flip_slices=0.5))

@@ -1,6 +1,7 @@
 """The sweep: its rates, its running average, where it stops, and what is read off it."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 from ichtune.errors import ConfigError, DataError
 from ichtune.recipe import Recipe
 from ichtune.training.fold_run import open_fold
+from ichtune.training.loop import TrainingRun
 from ichtune.training.lr_finder import LrCurve, find_lr, suggest, sweep
 from ichtune.workspace import Workspace
 
@@ -103,7 +105,7 @@ def test_a_fall_after_the_minimum_is_not_looked_at() -> None:
 
 
 def test_a_loss_that_never_falls_suggests_nothing() -> None:
-    with pytest.raises(DataError, match=r"the loss never falls between lr 1e-07 and 1, so"):
+    with pytest.raises(DataError, match=r"the loss never falls by 1% between lr 1e-07 and 1, so"):
         suggest(find_lr(lambda lr: 1.0 + lr, high=1.0))
 
 
@@ -113,30 +115,43 @@ def test_a_sweep_needs_rates_that_grow(low: float, high: float, n_steps: int) ->
         find_lr(lambda lr: 1.0, low, high, n_steps)
 
 
-@pytest.mark.parametrize("targets", [0.0, 0.3])
-def test_a_run_is_swept_beside_the_label_rates_so_that_batches_do_not_drown_the_curve(
-    session_workspace: Workspace, targets: float
+def swept(workspace: Workspace, low: float, high: float, n_steps: int, **keys: Any) -> tuple[LrCurve, TrainingRun]:
+    settings = {"architecture": "tiny_convnet", "windows": "brain", "image_px": 32, "batch_size": 4}
+    run = open_fold(workspace, Recipe(**settings | keys), 0, torch.device("cpu")).run
+    return sweep(run, low, high, n_steps), run
+
+
+@pytest.mark.parametrize("keys", [{}, {"neighbour_targets": 0.3}, {"dropout": 0.0, "mixup": 0.4}])
+def test_a_run_is_swept_beside_its_start_so_that_batches_do_not_drown_the_curve(
+    session_workspace: Workspace, keys: dict[str, Any]
 ) -> None:
-    recipe = Recipe(
-        architecture="tiny_convnet",
-        windows="brain",  # type: ignore[arg-type]
-        image_px=32,
-        batch_size=4,
-        neighbour_targets=targets,
-    )
-    run = open_fold(session_workspace, recipe, 0, torch.device("cpu")).run
-    seen: list[int] = []
-    curve = sweep(run, 1e-9, 1e-7, 20, lambda done, lr: seen.append(done))
-    assert seen == list(range(1, 21))
-    plain = open_fold(session_workspace, recipe, 0, torch.device("cpu")).run
+    curve, run = swept(session_workspace, 1e-9, 1e-7, 20, **keys)
+    plain = open_fold(session_workspace, run.recipe, 0, torch.device("cpu")).run
     batches = plain.endless()
     plain.network.train()
     raw = [float(plain.step(next(batches), lr)) for lr in curve.lrs]
     assert np.std(raw) > 0.05
     assert np.std(curve.losses) < 1e-3  # nothing is learnt at these rates, and nothing else is left
-    y_NL, weight_NL = (getattr(run.data.targets, key)[run.train_rows] for key in ("y_NK", "weight_NK"))
-    rates_L = y_NL[:, :6].mean(axis=0)
-    p_NK = np.tile(rates_L, y_NL.shape[1] // 6)
-    entropy = -(weight_NL * (y_NL * np.log(p_NK) + (1 - y_NL) * np.log(1 - p_NK))).sum() / len(y_NL)
-    assert curve.losses[0] == pytest.approx(entropy, rel=1e-3)
+    assert np.mean(curve.losses) == pytest.approx(np.mean(raw), abs=1e-3)
     assert run.history == []
+    with pytest.raises(DataError, match=r"never falls by 1%"):
+        suggest(curve)
+
+
+def test_a_run_that_learns_gives_a_valley(session_workspace: Workspace) -> None:
+    curve, _ = swept(session_workspace, 1e-5, 3.0, 60, batch_size=16, warmup=0.0)
+    found = suggest(curve)
+    assert 1e-4 < found.steepest < 1.0
+    assert 1e-4 < found.minimum_tenth < 0.3
+
+
+def test_every_step_is_told(session_workspace: Workspace) -> None:
+    seen: list[int] = []
+    run = open_fold(
+        session_workspace,
+        Recipe(architecture="tiny_convnet", windows="brain", image_px=32),  # type: ignore[arg-type]
+        0,
+        torch.device("cpu"),
+    ).run
+    sweep(run, 1e-6, 1e-5, 5, lambda done, lr: seen.append(done))
+    assert seen == [1, 2, 3, 4, 5]

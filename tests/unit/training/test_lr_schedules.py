@@ -140,9 +140,37 @@ def test_warm_up_rises_in_a_straight_line() -> None:
     assert [lr_at(recipe, p) for p in (0.0, 0.05, 0.1, 0.2, 0.5)] == pytest.approx([0.0, 0.25, 0.5, 1.0, 1.0])
 
 
-def test_warm_up_multiplies_the_schedule() -> None:
-    recipe = Recipe(lr=1.0, lr_schedule="linear", warmup=0.5)
-    assert lr_at(recipe, 0.25) == pytest.approx(0.5 * 0.75)
+FALLS: dict[str, Callable[[torch.optim.Optimizer, int], Any]] = {
+    "cosine": lambda o, n: lr_scheduler.CosineAnnealingLR(o, T_max=n),
+    "linear": lambda o, n: lr_scheduler.LinearLR(o, 1.0, 0.0, total_iters=n),
+    "cosine_restarts": lambda o, n: lr_scheduler.CosineAnnealingWarmRestarts(o, T_0=n // 3),
+}
+
+
+@pytest.mark.parametrize("n_rise", [6, 30, 54])
+@pytest.mark.parametrize("name", FALLS)
+def test_what_falls_at_once_rises_to_the_peak_first_as_torch_s(name: str, n_rise: int) -> None:
+    n, cycles = 60, 3
+    recipe = Recipe(lr=1.0, lr_schedule=name, warmup=n_rise / n, cycles=cycles)
+
+    def both(optimizer: torch.optim.Optimizer) -> Any:
+        rise = lr_scheduler.LinearLR(optimizer, 1e-9, 1.0, total_iters=n_rise)
+        return lr_scheduler.SequentialLR(optimizer, [rise, FALLS[name](optimizer, n - n_rise)], milestones=[n_rise])
+
+    rates = [lr_at(recipe, i / n) for i in range(n)]
+    assert rates == pytest.approx(torch_rates(both, n), abs=1e-8)
+    assert rates[n_rise] == 1.0
+
+
+@pytest.mark.parametrize("name", ["flat_cosine", "constant", "step", "plateau"])
+def test_the_other_schedules_run_over_the_whole_and_the_rise_multiplies_them(name: str) -> None:
+    rising, whole = (
+        Recipe(lr=1.0, lr_schedule=name, warmup=warmup, anneal_start=0.7, epochs=4) for warmup in (0.4, 0.0)
+    )
+    losses = (1.0, 2.0, 2.0)
+    for i in range(101):
+        expected = lr_at(whole, i / 100, losses) * min(1.0, i / 40)
+        assert lr_at(rising, i / 100, losses) == pytest.approx(expected)
 
 
 def test_a_misspelt_schedule_is_answered_with_the_nearest() -> None:

@@ -1,14 +1,19 @@
 """Optimizers: what decays, what the recipe's numbers reach, and the steps of the reference implementations."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+import timm
 import torch
-from timm.optim import Lion, Lookahead
+from timm.models.mlp_mixer import Affine, MlpMixer, ResBlock
+from timm.models.xcit import Xcit
+from timm.optim import Lion
 from torch import nn, optim
 
 from ichtune.errors import ConfigError, DataError
-from ichtune.models.network import create_network
+from ichtune.models.network import Network, create_network
+from ichtune.models.pooling import ImageClassifier
 from ichtune.recipe import Recipe
 from ichtune.training import optimizers
 from ichtune.training.optimizers import (
@@ -41,7 +46,7 @@ def line() -> nn.Module:
     return nn.Linear(5, 3, bias=False)
 
 
-def walk(net: nn.Module, optimizer: optim.Optimizer, n: int) -> list[torch.Tensor]:
+def walk(net: nn.Module, optimizer: Any, n: int) -> list[torch.Tensor]:
     """Do n steps on a quadratic and return the weights after each."""
     x = torch.randn(16, 5, generator=torch.Generator().manual_seed(1))
     path = []
@@ -59,6 +64,42 @@ def test_norms_and_biases_do_not_decay() -> None:
     assert decayed["weight_decay"] == 0.1
     assert len(free["params"]) == 4
     assert free["weight_decay"] == 0.0
+
+
+SMALL = {"num_classes": 0, "img_size": 64}
+SMALL_SWIN = {**SMALL, "embed_dim": 24, "depths": (1, 1), "num_heads": (2, 2)}
+SMALL_NETWORKS: dict[str, Callable[[], Any]] = {
+    "swin": lambda: timm.create_model("swin_tiny_patch4_window7_224", **SMALL_SWIN),
+    "swinv2": lambda: timm.create_model("swinv2_tiny_window8_256", **SMALL_SWIN),
+    "maxvit": lambda: timm.create_model("test_maxvit", num_classes=0),
+    "vit": lambda: timm.create_model("test_vit", num_classes=0),
+    "xcit": lambda: Xcit(**SMALL, embed_dim=32, depth=1, num_heads=2),
+    "resmlp": lambda: MlpMixer(
+        **SMALL, embed_dim=24, num_blocks=2, mlp_ratio=4, block_layer=ResBlock, norm_layer=Affine
+    ),
+}
+
+
+def small_network(name: str) -> Network:
+    trunk = SMALL_NETWORKS[name]()
+    body = ImageClassifier(trunk, nn.Flatten(), n_features=trunk.num_features, num_classes=6, dropout=0.0, in_chans=3)
+    inputs: Any = nn.Identity()
+    return Network(inputs, body)
+
+
+@pytest.mark.parametrize("name", SMALL_NETWORKS)
+def test_what_decays_in_a_network_of_timm_are_the_weights_of_its_layers(name: str) -> None:
+    net = small_network(name)
+    decayed = create_optimizer(net, Recipe(weight_decay=0.1)).param_groups[0]
+    assert decayed["weight_decay"] == 0.1
+    positions = (".cpb_mlp.", ".pos_embed.")  # timm names SwinV2's and XCiT's layers that only place a token
+    expected = {
+        f"{prefix}.weight"
+        for prefix, module in net.named_modules()
+        if isinstance(module, nn.Linear | nn.Conv2d) and not any(part in prefix for part in positions)
+    }
+    assert {name for name, p in net.named_parameters() if any(p is other for other in decayed["params"])} == expected
+    assert any(p.ndim > 1 and name not in expected for name, p in net.named_parameters()), "none to be left out"
 
 
 def test_learnable_windows_do_not_decay() -> None:
@@ -101,7 +142,28 @@ def test_decoupled_decay_shrinks_a_weight_without_gradient_by_lr_times_decay(nam
         assert shrunk == pytest.approx(0.9)  # Adam divides the decay by its own size
 
 
-def reference(name: str, net: nn.Module, betas: tuple[float, float] | None, eps: float | None) -> optim.Optimizer:
+class BySixes:
+    """Lookahead as its paper has it, on top of another optimizer: slow weights begin where the fast ones do."""
+
+    def __init__(self, fast: optim.Optimizer) -> None:
+        self.fast, self.n_steps = fast, 0
+        self.weights = [p for group in fast.param_groups for p in group["params"]]
+        self.slow = [p.detach().clone() for p in self.weights]
+
+    def zero_grad(self) -> None:
+        self.fast.zero_grad()
+
+    @torch.no_grad()
+    def step(self) -> None:
+        self.fast.step()
+        self.n_steps += 1
+        if self.n_steps % 6 == 0:
+            for weight, slow in zip(self.weights, self.slow, strict=True):
+                slow += 0.5 * (weight - slow)
+                weight.copy_(slow)
+
+
+def reference(name: str, net: nn.Module, betas: tuple[float, float] | None, eps: float | None) -> Any:
     """Build by hand what a name stands for; betas and eps replace its own."""
     p, both = list(net.parameters()), {"lr": 0.01, "weight_decay": 0.1}
     if name == "adam":
@@ -114,7 +176,7 @@ def reference(name: str, net: nn.Module, betas: tuple[float, float] | None, eps:
         return Lion(p, betas=betas or (0.9, 0.99), **both)
     own_betas, own_eps = ((0.95, 0.99), 1e-6) if name == "ranger" else ((0.9, 0.999), 1e-8)
     fast = optim.RAdam(p, betas=betas or own_betas, eps=eps or own_eps, decoupled_weight_decay=True, **both)
-    return Lookahead(fast, alpha=0.5, k=6) if name == "ranger" else fast
+    return BySixes(fast) if name == "ranger" else fast
 
 
 @pytest.mark.parametrize("given", [False, True])
@@ -180,15 +242,26 @@ def test_ranger_meets_its_slow_weights_every_sixth_step() -> None:
     path = walk(net, create_optimizer(net, Recipe(optimizer="ranger", lr=0.01, weight_decay=0.1)), 18)
     w = line().weight.detach().clone().requires_grad_()
     fast = optim.RAdam([w], lr=0.01, betas=(0.95, 0.99), eps=1e-6, weight_decay=0.1, decoupled_weight_decay=True)
-    slow = None
+    slow = w.detach().clone()
     for step, got in enumerate(path, 1):
         w.grad = gradient(w.detach())
         fast.step()
         if step % 6 == 0:
-            slow = w.detach().clone() if slow is None else (slow + w.detach()) / 2
+            slow = (slow + w.detach()) / 2
             with torch.no_grad():
                 w.copy_(slow)
         torch.testing.assert_close(got, w.detach())
+
+
+def test_a_weight_that_learns_later_has_its_own_start_as_its_slow_weight() -> None:
+    net, late = line(), nn.Parameter(torch.ones(2))
+    net.register_parameter("late", late)
+    optimizer = create_optimizer(net, Recipe(optimizer="ranger", lr=0.01, weight_decay=0.0))
+    walk(net, optimizer, 3)
+    late.grad = torch.ones(2)
+    optimizer.step()
+    assert torch.equal(optimizer._base_optimizer.state[late]["lookahead_slow_buff"], torch.ones(2))
+    assert not torch.equal(late, torch.ones(2))
 
 
 def test_each_layer_has_its_share_of_the_rate_whenever_it_is_set(monkeypatch: pytest.MonkeyPatch) -> None:

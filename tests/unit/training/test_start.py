@@ -44,7 +44,7 @@ def test_each_block_of_targets_starts_at_the_rates(session_workspace: Workspace)
     assert notes == []
 
 
-def test_a_warm_start_is_the_other_run_s_first_network(session_workspace: Workspace, tmp_path: Path) -> None:
+def test_a_warm_start_is_the_other_run_s_newest_network(session_workspace: Workspace, tmp_path: Path) -> None:
     torch.manual_seed(3)
     one, other = create_network(RECIPE), create_network(RECIPE)
     path = tmp_path / "w.safetensors"
@@ -52,5 +52,5 @@ def test_a_warm_start_is_the_other_run_s_first_network(session_workspace: Worksp
     rows = fold_rows(session_workspace, 0).train
     network, notes = start_network(RECIPE, open_batches(session_workspace, RECIPE), rows, path)
     for name, tensor in network.state_dict().items():
-        assert torch.equal(tensor, one.state_dict()[name])
+        assert torch.equal(tensor, other.state_dict()[name])
     assert notes == []

@@ -1,0 +1,142 @@
+"""The extremes of a space: every one is tried, contradictions are placed, and only values that do meet are paired."""
+
+from pathlib import Path
+
+import pytest
+
+from ichtune.errors import ConfigError
+from ichtune.recipe import Recipe
+from ichtune.space import Space, check_corners, combinations, propose, read_space
+from ichtune.space.corners import candidates, failure
+from ichtune.space.domains import Choice, Integer, option_of
+from ichtune.space.model import Parameter
+
+
+def space_of(tmp_path: Path, parameters: str) -> Space:
+    path = tmp_path / "space.yaml"
+    path.write_text("parameters:\n" + "".join(f"  {line}\n" for line in parameters.strip().splitlines()))
+    return read_space(path)
+
+
+def refuse_wide_sgd(recipe: Recipe) -> None:
+    """Stands for a check of a floor above: two keys that do not go together."""
+    if recipe.optimizer == "sgd" and recipe.image_px > 100:
+        raise ConfigError("sgd and image_px above 100 do not go together")
+
+
+def test_candidates_are_every_option_and_bound_and_the_numbers_inside() -> None:
+    windows = Choice((option_of(((40.0, 80.0),)), option_of(((Integer(30, 60), 80.0),))))
+
+    assert [value for _, value, _ in candidates(Parameter("epochs", Integer(2, 9)))] == [2, 9]
+    assert [(value, place) for _, value, place in candidates(Parameter("windows", windows))] == [
+        (((40.0, 80.0),), ("windows", "brain")),
+        (((30, 80.0),), ("windows", "30..60/80")),
+        (((30, 80.0),), ("windows[1][0].center", "low")),
+        (((60, 80.0),), ("windows[1][0].center", "high")),
+    ]
+
+
+def test_a_failure_is_the_recipe_s_or_the_check_s() -> None:
+    assert failure({"lr": 1e-3}) is None
+    assert "between" in str(failure({"lr": -1.0}))
+    assert failure({"optimizer": "sgd", "image_px": 128}) is None
+    assert "do not go together" in str(failure({"optimizer": "sgd", "image_px": 128}, refuse_wide_sgd))
+
+
+def test_a_check_sees_every_option_and_bound_beside_the_extremes_of_the_others(tmp_path: Path) -> None:
+    space = space_of(tmp_path, "epochs: {low: 2, high: 9}\nbatch_size: [8, 16, 32]")
+    seen: set[tuple[int, int]] = set()
+
+    check_corners(space, lambda recipe: seen.add((recipe.epochs, recipe.batch_size)))
+
+    assert seen == {(2, 8), (2, 16), (2, 32), (9, 8), (9, 16), (9, 32)}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "place"),
+    [
+        ("optimizer: [adamw, sgd]\nimage_px: [64, 128]", r":2:22: parameters\.optimizer\[1\]"),
+        ("image_px: [64, 128, 96]\noptimizer: [adamw, sgd]", r":2:18: parameters\.image_px\[1\]"),
+        ("lr: [1e-3, 1e-2]\noptimizer: sgd\nimage_px: {low: 64, high: 128}", r":3:14: parameters\.optimizer"),
+        ("lr: [1e-3, 1e-2]\nimage_px: 128\noptimizer: sgd", r":4:14: parameters\.optimizer"),
+    ],
+)
+def test_a_contradiction_is_placed_at_a_value_without_which_the_rest_would_do(
+    tmp_path: Path, parameters: str, place: str
+) -> None:
+    space = space_of(tmp_path, parameters)
+    with pytest.raises(ConfigError, match=rf"space\.yaml{place}: excludes other values .*do not go together.*`when`"):
+        check_corners(space, refuse_wide_sgd)
+
+
+def test_a_condition_that_keeps_values_apart_resolves_a_contradiction(tmp_path: Path) -> None:
+    optimizer = "image_px: [64, 128]\noptimizer: {choices: [adamw, sgd], when: {image_px: %s}}"
+
+    check_corners(space_of(tmp_path, optimizer % 64), refuse_wide_sgd)
+    with pytest.raises(ConfigError, match="do not go together"):
+        check_corners(space_of(tmp_path, optimizer % 128), refuse_wide_sgd)
+
+
+PAIRS: list[tuple[list[str], list[tuple[str | None, str | None]]]] = [
+    (
+        ["optimizer: [adamw, sgd]", "tta: [none, flip]"],
+        [("adamw", "none"), ("adamw", "flip"), ("sgd", "none"), ("sgd", "flip")],
+    ),
+    (
+        ["optimizer: [adamw, sgd]", "tta: {choices: [none, flip], when: {optimizer: sgd}}"],
+        [("adamw", None), ("sgd", "none"), ("sgd", "flip")],
+    ),
+    (["optimizer: [adamw, sgd]", "lr: [1e-3, 1e-2]"], [("adamw", None), ("sgd", None)]),
+    (
+        [
+            "loss: [bce, focal]",
+            "optimizer: {choices: [adamw, sgd], when: {loss: focal}}",
+            "tta: {value: flip, when: {loss: bce}}",
+        ],
+        [(None, "flip"), ("adamw", None), ("sgd", None)],
+    ),
+    (
+        [
+            "epochs: {low: 1, high: 9}",
+            "optimizer: {value: sgd, when: {epochs: 5}}",
+            "tta: {value: flip, when: {epochs: {in: [5, 6]}}}",
+        ],
+        [(None, None), ("sgd", "flip"), (None, "flip")],
+    ),
+    (
+        [
+            "epochs: {low: 1, high: 9}",
+            "loss: {choices: [bce, focal], when: {epochs: {ge: 5}}}",
+            "tta: {value: flip, when: {loss: focal}}",
+        ],
+        [(None, None), (None, "flip")],
+    ),
+]
+
+
+@pytest.mark.parametrize(("parameters", "pairs"), PAIRS)
+def test_combinations_are_the_values_that_meet_in_a_recipe(
+    tmp_path: Path, parameters: list[str], pairs: list[tuple[str | None, str | None]]
+) -> None:
+    found = combinations(space_of(tmp_path, "\n".join(parameters)), ("optimizer", "tta"))
+
+    assert sorted(map(str, ((one.get("optimizer"), one.get("tta")) for one in found))) == sorted(map(str, pairs))
+    assert all(None not in one.values() for one in found)
+
+
+def test_combinations_end_somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ichtune.space.corners.MAX_COMBINATIONS", 3)
+    space = space_of(tmp_path, "optimizer: [adamw, sgd]\ntta: [none, flip]")
+
+    assert len(combinations(space, ("optimizer", "tta"))) == 3
+
+
+def test_a_space_of_one_recipe_has_one_corner(tmp_path: Path) -> None:
+    seen: list[Recipe] = []
+    space = space_of(tmp_path, "epochs: 3")
+
+    check_corners(space, seen.append)
+
+    assert set(seen) == {Recipe(epochs=3)}
+    assert combinations(space, ("epochs",)) == [{"epochs": 3}]
+    assert propose(space, None).recipe == Recipe(epochs=3)  # type: ignore[arg-type]  (there is nothing to ask)
