@@ -6,15 +6,13 @@ import pandas as pd
 from ichtune.labels import ANY
 from ichtune.recipe import Recipe
 
-_COLUMNS = ("series_instance_uid", "is_labelled", ANY)
-
 
 def epoch_rows(rows: np.ndarray, slices: pd.DataFrame, recipe: Recipe, epoch: int) -> np.ndarray:
     """Return the rows of one epoch, shuffled; the same for the same seed and epoch.
 
-    With ``negative_share``, labelled slices without a bleed are drawn anew each epoch; those with one and those that
-    have no label, whose pseudo-labels may be either, are all taken. With ``slices_per_series``, at most so many of
-    each series are drawn. Every epoch has the same number of rows.
+    With ``negative_share``, labelled slices without a bleed are drawn anew each epoch, and all others taken. With
+    ``slices_per_series``, at most so many of each series are drawn. A recipe has one of the two at most. Every epoch
+    has the same number of rows.
 
     Args:
         rows: N rows of the SliceTable that may be learnt from.
@@ -26,21 +24,16 @@ def epoch_rows(rows: np.ndarray, slices: pd.DataFrame, recipe: Recipe, epoch: in
         int64 (n,), n at most N.
     """
     rng = np.random.default_rng([recipe.seed, epoch])
-    if recipe.negative_share >= 1 and recipe.slices_per_series == 0:
-        return rng.permutation(rows)
-    chosen = slices[list(_COLUMNS)].iloc[rows]
-    is_negative = chosen["is_labelled"].to_numpy(bool) & (chosen[ANY].to_numpy(float) == 0)
-    group = np.zeros(len(rows), dtype=np.int64)
-    if recipe.slices_per_series:  # the share is taken within each series then, or the number of rows would vary
-        group = pd.factorize(chosen["series_instance_uid"].to_numpy())[0]
-    n_groups = int(group.max(initial=0)) + 1
-    n_negative = np.bincount(group[is_negative], minlength=n_groups)
-    # rounded over all groups, not in each: of many short series something is left
-    n_drawn = np.diff(np.round(recipe.negative_share * np.r_[0, np.cumsum(n_negative)])).astype(np.int64)
-    is_taken = ~is_negative | _drawn(rng, is_negative, group, n_drawn)
     if recipe.slices_per_series:
-        is_taken = _drawn(rng, is_taken, group, np.full(n_groups, recipe.slices_per_series))
-    return rng.permutation(rows[is_taken])
+        group = pd.factorize(slices["series_instance_uid"].to_numpy()[rows])[0]
+        rows = rows[_drawn(rng, group, recipe.slices_per_series)]
+    elif recipe.negative_share < 1:
+        chosen = slices[["is_labelled", ANY]].iloc[rows]
+        is_negative = chosen["is_labelled"].to_numpy(bool) & (chosen[ANY].to_numpy(float) == 0)
+        negatives = np.flatnonzero(is_negative)
+        left_out = rng.permutation(negatives)[round(recipe.negative_share * len(negatives)) :]
+        rows = np.delete(rows, left_out)
+    return rng.permutation(rows)
 
 
 def n_epoch_rows(rows: np.ndarray, slices: pd.DataFrame, recipe: Recipe) -> int:
@@ -48,12 +41,9 @@ def n_epoch_rows(rows: np.ndarray, slices: pd.DataFrame, recipe: Recipe) -> int:
     return len(epoch_rows(rows, slices, recipe, 0))
 
 
-def _drawn(rng: np.random.Generator, may_be_drawn: np.ndarray, group: np.ndarray, n_drawn: np.ndarray) -> np.ndarray:
-    """Draw places at random: up to ``n_drawn[g]`` of group g among those that may be drawn; bool, one a place."""
-    members = np.flatnonzero(may_be_drawn)
-    members = members[np.lexsort((rng.random(len(members)), group[members]))]
-    n_members = np.bincount(group[members], minlength=len(n_drawn))
-    number = np.arange(len(members)) - (np.cumsum(n_members) - n_members)[group[members]]
-    is_drawn = np.zeros(len(group), dtype=bool)
-    is_drawn[members[number < n_drawn[group[members]]]] = True
-    return is_drawn
+def _drawn(rng: np.random.Generator, group: np.ndarray, n_drawn: int) -> np.ndarray:
+    """Draw up to ``n_drawn`` places of each group at random; integers, ascending."""
+    order = np.lexsort((rng.random(len(group)), group))
+    n_members = np.bincount(group)
+    number = np.arange(len(group)) - (np.cumsum(n_members) - n_members)[group[order]]
+    return np.sort(order[number < n_drawn])

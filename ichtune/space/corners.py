@@ -8,7 +8,7 @@ from typing import Any
 from ichtune.errors import ConfigError
 from ichtune.recipe import Recipe
 from ichtune.space.conditions import parents_of
-from ichtune.space.domains import Choice
+from ichtune.space.domains import Choice, label_of
 from ichtune.space.model import Parameter, Space
 from ichtune.space.proposals import draw_values, option_ranges
 from ichtune.yaml_positions import Keys
@@ -79,16 +79,20 @@ def check_corners(space: Space, check: Callable[[Recipe], object] | None = None)
                 error = failure(values, check)
                 if error is not None:
                     message = f"excludes other values of this space: {error}; narrow one of them, or give one a `when`"
-                    own = space.places.get(place, ("parameters", parameter.key))
-                    raise space.error(message, *_blamed(parameter.key, own, values, check))
+                    own = parameter.key, space.places.get(place, ("parameters", parameter.key))
+                    raise space.error(message, *_blamed(space, own, values, check))
 
 
-def _blamed(own_key: str, own: Keys, values: dict[str, Any], check: Callable[[Recipe], object] | None) -> Keys:
-    """Return the place of a value that would do no harm at its default; the one that is tried comes first."""
+def _blamed(
+    space: Space, own: tuple[str, Keys], values: dict[str, Any], check: Callable[[Recipe], object] | None
+) -> Keys:
+    """Return the place of a value whose default would do no harm; the one that is tried, ``own``, comes first."""
+    own_key, own_place = own
     for key in dict.fromkeys((own_key, *values)):
         if failure({name: value for name, value in values.items() if name != key}, check) is None:
-            return own if key == own_key else ("parameters", key)
-    return own
+            found = space.places.get((key, label_of(values[key])), ("parameters", key))
+            return own_place if key == own_key else found
+    return own_place
 
 
 def combinations(space: Space, keys: Collection[str]) -> list[dict[str, Any]]:

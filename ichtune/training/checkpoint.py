@@ -115,8 +115,12 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tenso
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]) -> None:
     """Put back what ``optimizer_tensors`` flattened."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, torch.Tensor]] = {}
     for name, tensor in tensors.items():
         number, key = name.split(".", 1)
-        state.setdefault(int(number), {})[key] = tensor
+        like = parameters[int(number)]
+        # in the memory order of the parameter, channels last or not: fused steps walk both as they lie
+        ordered = torch.empty_like(like, dtype=tensor.dtype) if tensor.shape == like.shape else None
+        state.setdefault(int(number), {})[key] = tensor if ordered is None else ordered.copy_(tensor)
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -92,8 +92,9 @@ def _seen(
     """Mean probabilities (B, L) and embeddings (B, D) over the views."""
     seen = []
     for view in views:
+        x_BCHW = network.inputs(view(batch.hu_BSHW), batch.own_B2)  # in full precision: places and HU are no weights
         with autocast(device):
-            e_BD = network.embed(network.inputs(view(batch.hu_BSHW), batch.own_B2))
+            e_BD = network.embed(x_BCHW)
             logits_BK = network.answer(e_BD)
         logits_BL = undo_prior_shift(logits_BK[:, :N_LABELS].double(), recipe)
         seen.append((torch.sigmoid(logits_BL), e_BD.float()))

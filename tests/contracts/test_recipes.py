@@ -33,8 +33,8 @@ SEED = (
 )
 #: What tells on which scale a published figure is.
 SCALES = ("validation loss", "leaderboard", "out-of-fold", "Areas under the curve", "not printed")
-#: Networks that take long even at this size.
-LARGE = ("resnext101", "resnet101", "senet154", "swinv2", "inception", "efficientnet_b5")
+#: Recipes whose training is tested with the fast tests, too.
+QUICK = ("exp_00", "top5_resnet18", "top8_resnet18_flat_anneal", "top9_resnet34_multi_target")
 #: The size of a test, and that of networks whose convolutions without padding would leave nothing of it.
 SMALL_PX, UNPADDED_PX = 64, 80
 
@@ -44,28 +44,9 @@ def read_recipe(name: str) -> Recipe:
     return read_anew(name)
 
 
-def techniques(recipe: Recipe) -> set[tuple[str, Any]]:
-    """Return what a test of this recipe does, whatever its numbers are: names, and keys that are not at the default."""
-    told = replace(recipe, pretrained=False, warm_start="", pseudo_labels="", pseudo_threshold=0.0, crop="none", seed=7)
-    default = vars(Recipe())
-    return {
-        (key, value if isinstance(value, str) else len(value) if key == "windows" else "set")
-        for key, value in vars(told).items()
-        if isinstance(value, str) or value != default[key]
-    }
-
-
 def trained_names() -> list[Any]:
-    """Return every name, slow if its network is large, or if ones that are not slow do all that it does."""
-    seen: set[tuple[str, Any]] = set()
-    params = []
-    # the seed's come last: their nine views take longest
-    for name in reversed(NAMES):
-        done = techniques(read_recipe(name))
-        is_slow = any(part in read_recipe(name).architecture for part in LARGE) or done <= seen
-        seen |= set() if is_slow else done
-        params.append(pytest.param(name, marks=[pytest.mark.slow] if is_slow else []))
-    return params
+    """Return every name; all but a few small networks are slow together."""
+    return [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in NAMES]
 
 
 def a_bleed_and_none(data: SliceBatches, rows: np.ndarray) -> np.ndarray:

@@ -171,7 +171,7 @@ def test_training_visits_each_row_once_an_epoch(session_workspace: Workspace, ba
 
 def test_training_takes_the_rows_that_are_drawn(session_workspace: Workspace) -> None:
     rows = labelled_rows(session_workspace)
-    sampled = recipe(negative_share=0.2, slices_per_series=3, calibration="prior_shift")
+    sampled = recipe(slices_per_series=3)
     batches = list(open_data(session_workspace).training(rows, sampled, 4))
     visited = np.concatenate([batch.rows for batch in batches])
     np.testing.assert_array_equal(visited, epoch_rows(rows, session_workspace.slices, sampled, 4))

@@ -1,6 +1,9 @@
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import timm
+from safetensors.torch import save_file
 
 from ichtune.errors import ConfigError, ConflictError, DataError
 from ichtune.locks import only_one
@@ -16,7 +19,8 @@ from ichtune.search.study import (
     trial_resources,
     wants_gpu,
 )
-from ichtune.space import FoldSettings, Resources, read_space
+from ichtune.space import FoldSettings, Resources, Space, read_space
+from ichtune.training.checks import check_weights
 from ichtune.training.devices import best_device, device_for
 
 
@@ -130,6 +134,118 @@ def test_pretrained_weights_that_are_not_there_are_missed_before_a_trial(
 
     with pytest.raises((ConfigError, DataError), match=rf"{place}{reason}"):
         check_space(session_workspace, read_space(path))
+
+
+def write_space(tmp_path: Path, *lines: str) -> Space:
+    path = tmp_path / "space.yaml"
+    path.write_text("version: 1\nparameters:\n" + "".join(f"  {line}\n" for line in lines))
+    return read_space(path)
+
+
+@pytest.fixture
+def weights_of_test_resnet(tmp_path: Path) -> str:
+    save_file(timm.create_model("test_resnet").state_dict(), tmp_path / "weights.safetensors")
+    return "weights.safetensors"
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        (
+            "architecture: [tiny_convnet, test_resnet]",
+            "pretrained: {choices: [WEIGHTS], when: {architecture: test_resnet}}",
+        ),
+        (
+            "architecture: [tiny_convnet, test_resnet]",
+            "pretrained: {choices: [false, WEIGHTS], when: {architecture: [test_resnet]}}",
+        ),
+        ("pretrained: [false, WEIGHTS]", "architecture: {value: test_resnet, when: {pretrained: WEIGHTS}}"),
+        (
+            "loss: [bce, focal]",
+            "architecture: {choices: [test_resnet, tiny_convnet], when: {loss: [bce, focal]}}",
+            "pretrained: {value: WEIGHTS, when: {loss: focal, architecture: {ne: tiny_convnet}}}",
+        ),
+    ],
+)
+def test_only_networks_and_weights_that_meet_are_tried(
+    session_workspace, tmp_path, monkeypatch, weights_of_test_resnet, lines
+):
+    built = []
+    monkeypatch.setattr(
+        "ichtune.search.study.check_weights", lambda recipe: (built.append(recipe), check_weights(recipe))
+    )
+    written = [line.replace("WEIGHTS", weights_of_test_resnet) for line in lines]
+
+    check_space(session_workspace, write_space(tmp_path, "image_px: 32", *written))
+
+    assert [(recipe.architecture, recipe.pretrained) for recipe in built] == [
+        ("test_resnet", str(tmp_path / weights_of_test_resnet))
+    ]
+
+
+def test_networks_and_weights_that_meet_under_some_condition_are_tried(
+    session_workspace, tmp_path, weights_of_test_resnet
+):
+    space = write_space(
+        tmp_path,
+        "image_px: 32",
+        "loss: [bce, focal]",
+        "architecture: {choices: [tiny_convnet, test_resnet], when: {loss: focal}}",
+        f"pretrained: {{value: {weights_of_test_resnet}, when: {{architecture: [test_resnet, tiny_convnet]}}}}",
+    )
+    with pytest.raises(ConfigError, match=r"space.yaml:6:\d+: parameters.pretrained.*'tiny_convnet' has no pretrained"):
+        check_space(session_workspace, space)
+
+
+def test_a_network_is_tried_at_a_size_that_it_is_used_with(
+    session_workspace, tmp_path, monkeypatch, weights_of_test_resnet
+):
+    built = []
+    monkeypatch.setattr("ichtune.search.study.check_weights", built.append)
+    space = write_space(
+        tmp_path,
+        "architecture: [tiny_convnet, test_resnet]",
+        "image_px: {choices: [64, 32, 96], when: {architecture: tiny_convnet}}",
+        f"pretrained: [false, {weights_of_test_resnet}]",
+    )
+
+    check_space(session_workspace, space)
+
+    assert {(recipe.architecture, recipe.image_px) for recipe in built} == {("tiny_convnet", 32), ("test_resnet", 224)}
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (
+            ("optimizer: [adamw, sgd]", "beta1: {low: 0.8, high: 0.95}"),
+            r":3:22: parameters.optimizer\[1\]: excludes other values .*'beta1' is none that optimizer 'sgd' reads",
+        ),
+        (("epochs: 3", "optimizer: sgd", "eps: [null, 1e-6]"), r":4:14: parameters.optimizer: .*'eps' is none that"),
+        (("flip_slices: 0.5", "lr: [1e-3, 1e-2]"), r":3:16: parameters.flip_slices: .*got neighbours 0"),
+        (("neighbours: [1, 0]", "flip_slices: 0.5"), r":4:16: parameters.flip_slices: .*got neighbours 0"),
+        (
+            ("neighbours: 1", "neighbour_side: [both, above]", "flip_slices: {low: 0.0, high: 0.5}"),
+            r":4:26: parameters.neighbour_side\[1\]: .*neighbour_side above",
+        ),
+    ],
+)
+def test_keys_that_contradict_each_other_are_refused_where_they_stand(session_workspace, tmp_path, lines, message):
+    with pytest.raises(ConfigError, match=rf"space.yaml{message}"):
+        check_space(session_workspace, write_space(tmp_path, *lines))
+
+
+def test_keys_that_conditions_keep_apart_do_not_contradict_each_other(session_workspace, tmp_path):
+    space = write_space(
+        tmp_path,
+        "optimizer: [adamw, sgd, lion]",
+        "beta1: {choices: [null, 0.95], when: {optimizer: {ne: sgd}}}",
+        "eps: {low: 1e-8, high: 1e-4, log: true, when: {optimizer: adamw}}",
+        "neighbours: [0, 1]",
+        "neighbour_side: {choices: [both, above], when: {neighbours: 1}}",
+        "flip_slices: {low: 0.0, high: 0.5, when: {neighbours: 1, neighbour_side: both}}",
+    )
+    check_space(session_workspace, space)
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,8 @@ def space_of(tmp_path: Path, parameters: str) -> Space:
 
 def refuse_wide_sgd(recipe: Recipe) -> None:
     """Stands for a check of a floor above: two keys that do not go together."""
-    if recipe.optimizer == "sgd" and recipe.image_px > 100:
-        raise ConfigError("sgd and image_px above 100 do not go together")
+    if recipe.optimizer == "sgd" and recipe.image_px > 250:
+        raise ConfigError("sgd and image_px above 250 do not go together")
 
 
 def test_candidates_are_every_option_and_bound_and_the_numbers_inside() -> None:
@@ -39,8 +39,8 @@ def test_candidates_are_every_option_and_bound_and_the_numbers_inside() -> None:
 def test_a_failure_is_the_recipe_s_or_the_check_s() -> None:
     assert failure({"lr": 1e-3}) is None
     assert "between" in str(failure({"lr": -1.0}))
-    assert failure({"optimizer": "sgd", "image_px": 128}) is None
-    assert "do not go together" in str(failure({"optimizer": "sgd", "image_px": 128}, refuse_wide_sgd))
+    assert failure({"optimizer": "sgd", "image_px": 300}) is None
+    assert "do not go together" in str(failure({"optimizer": "sgd", "image_px": 300}, refuse_wide_sgd))
 
 
 def test_a_check_sees_every_option_and_bound_beside_the_extremes_of_the_others(tmp_path: Path) -> None:
@@ -55,10 +55,10 @@ def test_a_check_sees_every_option_and_bound_beside_the_extremes_of_the_others(t
 @pytest.mark.parametrize(
     ("parameters", "place"),
     [
-        ("optimizer: [adamw, sgd]\nimage_px: [64, 128]", r":2:22: parameters\.optimizer\[1\]"),
-        ("image_px: [64, 128, 96]\noptimizer: [adamw, sgd]", r":2:18: parameters\.image_px\[1\]"),
-        ("lr: [1e-3, 1e-2]\noptimizer: sgd\nimage_px: {low: 64, high: 128}", r":3:14: parameters\.optimizer"),
-        ("lr: [1e-3, 1e-2]\nimage_px: 128\noptimizer: sgd", r":4:14: parameters\.optimizer"),
+        ("optimizer: [adamw, sgd]\nimage_px: [64, 300]", r":2:22: parameters\.optimizer\[1\]"),
+        ("image_px: [64, 300, 96]\noptimizer: [adamw, sgd]", r":2:18: parameters\.image_px\[1\]"),
+        ("lr: [1e-3, 1e-2]\noptimizer: sgd\nimage_px: {low: 64, high: 300}", r":3:14: parameters\.optimizer"),
+        ("lr: [1e-3, 1e-2]\nimage_px: 300\noptimizer: sgd", r":3:13: parameters\.image_px"),
     ],
 )
 def test_a_contradiction_is_placed_at_a_value_without_which_the_rest_would_do(
@@ -70,11 +70,11 @@ def test_a_contradiction_is_placed_at_a_value_without_which_the_rest_would_do(
 
 
 def test_a_condition_that_keeps_values_apart_resolves_a_contradiction(tmp_path: Path) -> None:
-    optimizer = "image_px: [64, 128]\noptimizer: {choices: [adamw, sgd], when: {image_px: %s}}"
+    optimizer = "image_px: [64, 300]\noptimizer: {choices: [adamw, sgd], when: {image_px: %s}}"
 
     check_corners(space_of(tmp_path, optimizer % 64), refuse_wide_sgd)
     with pytest.raises(ConfigError, match="do not go together"):
-        check_corners(space_of(tmp_path, optimizer % 128), refuse_wide_sgd)
+        check_corners(space_of(tmp_path, optimizer % 300), refuse_wide_sgd)
 
 
 PAIRS: list[tuple[list[str], list[tuple[str | None, str | None]]]] = [

@@ -134,3 +134,30 @@ def test_whoever_may_read_other_files_may_read_a_checkpoint(tmp_path: Path) -> N
     save_checkpoint(tmp_path / "w.safetensors", tensors(), ABOUT)
     (tmp_path / "other").touch()
     assert (tmp_path / "w.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
+def test_moments_come_back_in_the_memory_order_of_their_parameter(tmp_path: Path) -> None:
+    """Fused steps walk weights and moments as they lie in memory, channels last or not."""
+
+    def start() -> tuple[nn.Module, torch.optim.Optimizer]:
+        torch.manual_seed(0)
+        net = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+        return net, torch.optim.AdamW(net.parameters(), fused=True)
+
+    def step(net: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        optimizer.zero_grad()
+        generator = torch.Generator().manual_seed(1)
+        net(torch.randn(2, 3, 5, 5, generator=generator)).square().mean().backward()
+        optimizer.step()
+
+    net, optimizer = start()
+    step(net, optimizer)
+    save_checkpoint(tmp_path / "o.safetensors", optimizer_tensors(optimizer), {"kind": "resume"})
+    copy, taken_up = start()
+    copy.load_state_dict(net.state_dict())
+    restore_optimizer(taken_up, load_checkpoint(tmp_path / "o.safetensors", "resume")[0])
+    moment = taken_up.state[copy.weight]["exp_avg"]
+    assert moment.stride() == copy.weight.stride() == optimizer.state[net.weight]["exp_avg"].stride()
+    for one, other in ((net, optimizer), (copy, taken_up)):
+        step(one, other)
+    assert torch.equal(net.weight, copy.weight)

@@ -374,9 +374,7 @@ def test_an_epoch_of_no_slices_is_refused(session_workspace: Workspace) -> None:
 
 
 def test_batch_norm_never_sees_a_slice_alone(session_workspace: Workspace) -> None:
-    with pytest.raises(
-        ConfigError, match=r"batch norm, which needs batches of at least 2 slices, got batch_size 1"
-    ):
+    with pytest.raises(ConfigError, match=r"batch norm, which needs batches of at least 2 slices, got batch_size 1"):
         start(session_workspace, recipe(architecture="test_resnet", batch_size=1))
     start(session_workspace, recipe(architecture="test_resnet", batch_size=12, accumulation=8, epochs=1)).run_epoch()
     start(session_workspace, recipe(architecture="test_vit", batch_size=1, epochs=1)).train_epoch()

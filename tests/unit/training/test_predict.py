@@ -106,6 +106,21 @@ def test_views_are_averaged_in_probability_and_in_embedding(data: SliceBatches, 
     np.testing.assert_allclose(found.e_MND[0], e_VBD.mean(dim=0), rtol=1e-4, atol=1e-6)
 
 
+def test_views_and_windows_are_made_in_full_precision_where_the_network_is_not(
+    data: SliceBatches, rows: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[torch.Tensor] = []
+    one = network()
+    embed = one.embed
+    one.embed = lambda x_BCHW: seen.append(x_BCHW.clone()) or embed(x_BCHW)  # type: ignore[assignment, func-returns-value]
+    monkeypatch.setattr(predict, "autocast", lambda device: torch.autocast("cpu", dtype=torch.bfloat16))
+    extract(FoldModel((one,)), replace(RECIPE, tta="rotate10"), data, rows[:4], CPU)
+    hu_BSHW = torch.from_numpy(data.batch(rows[:4]).hu_BSHW)
+    for x_BCHW, view in zip(seen, VIEWS["rotate10"], strict=True):
+        with torch.no_grad():
+            assert torch.equal(x_BCHW, one.inputs(view(hu_BSHW)))
+
+
 def test_a_saved_model_predicts_the_same(data: SliceBatches, rows: np.ndarray, tmp_path: Path) -> None:
     networks = (network(3), network(4))
     expected = predict_rows(FoldModel(networks), RECIPE, data, rows, CPU)
