@@ -94,6 +94,10 @@ WINDOW_SETS: dict[str, tuple[Window, ...]] = {
 }
 
 
+#: Names by which some of the sets are known elsewhere.
+_OTHER_NAMES = {"sasanak": "brain_stroke_bone"}
+
+
 def resolve_windows(value: Any) -> tuple[Window, ...]:
     """Read a window set written by name or as ``[[centre, width], ...]``.
 
@@ -107,6 +111,7 @@ def resolve_windows(value: Any) -> tuple[Window, ...]:
         ConfigError: unknown name, empty set, or an entry that is no pair of numbers.
     """
     if isinstance(value, str):
+        value = _OTHER_NAMES.get(value, value)
         if value not in WINDOW_SETS:
             raise ConfigError(f"unknown window set {value!r}. {nearest(value, WINDOW_SETS)}")
         return WINDOW_SETS[value]

@@ -127,7 +127,7 @@ class Folder:
         dataset.RescaleIntercept, dataset.RescaleSlope, dataset.RescaleType = "-1024", "1", "HU"
         dataset.SpecificCharacterSet, dataset.NumberOfFrames, dataset.SliceLocation = "ISO_IR 100", 1, 0
         dataset.FrameType = ["ORIGINAL", "PRIMARY", "AXIAL", "NONE"]
-        dataset.LossyImageCompression = "00"
+        dataset.LossyImageCompression, dataset.WindowCenter, dataset.WindowWidth = "00", 40, 80
         dataset.GantryDetectorTilt, dataset.PixelPaddingValue, dataset.PixelPaddingRangeLimit = 0, -2000, -2001
         pixels = np.random.default_rng(self.n).integers(1000, 1100, (SIDE, SIDE))
         dataset.PixelData = pixels.astype(">i2" if syntax == ExplicitVRBigEndian else "<i2").tobytes()

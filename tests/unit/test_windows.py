@@ -150,3 +150,7 @@ def test_a_picture_runs_from_nought_to_one() -> None:
     image = window_image(np.array([[-1024, 0, 40, 80, 900]], dtype=np.int16), BRAIN)
     assert image.dtype == np.float32
     assert image.tolist() == [[0.0, 0.0, 0.5, 1.0, 1.0]]
+
+
+def test_a_set_is_found_by_the_name_that_others_gave_it() -> None:
+    assert resolve_windows("sasanak") == WINDOW_SETS["brain_stroke_bone"]
