@@ -22,7 +22,8 @@ POOLINGS = ("default", "average", "max", "concat", "gem")
 ANY_RULES = ("own", "max", "noisy_or")
 #: What becomes of the neighbouring slices.
 NEIGHBOUR_USES = ("stack", "mean", "slice_and_mean")
-NEIGHBOUR_SIDES = ("both", "below", "above")
+#: The sides on which neighbours lie, and the sign that stands for each.
+SIDE_SIGNS = {"both": "±", "below": "-", "above": "+"}
 #: Every slice under every window, or slice i under window i only.
 CHANNEL_LAYOUTS = ("product", "paired")
 WINDOW_SHAPES = ("linear", "sigmoid")
@@ -62,7 +63,7 @@ class Recipe:
     crop: str = one_of("none", CROPS, "what of a slice is seen; `ichtune prepare --crop` computes it once")
     neighbours: int = whole(0, 0, 8, "slices of the same series on each side that are seen too")
     neighbour_stride: int = whole(1, 1, 8, "distance of one neighbour to the next, in slices")
-    neighbour_side: str = one_of("both", NEIGHBOUR_SIDES, "the sides of the slice on which neighbours lie")
+    neighbour_side: str = one_of("both", tuple(SIDE_SIGNS), "the sides of the slice on which neighbours lie")
     neighbour_use: str = one_of(
         "stack", NEIGHBOUR_USES, "neighbours as channels, the mean over them all, or the slice and that mean"
     )
@@ -175,6 +176,11 @@ class Recipe:
         return tuple(step * self.neighbour_stride for step in wanted[self.neighbour_side])
 
     @property
+    def n_targets(self) -> int:
+        """Slices whose labels are learnt from one: itself, and with ``neighbour_targets`` the two beside it."""
+        return 3 if self.neighbour_targets > 0 else 1
+
+    @property
     def n_channels(self) -> int:
         """Input channels of the network: windows times images of slices."""
         if self.channel_layout == "paired":
@@ -185,8 +191,7 @@ class Recipe:
     @property
     def summary(self) -> str:
         """One short line for tables, logs and the dashboard."""
-        sign = {"both": "±", "below": "-", "above": "+"}[self.neighbour_side]
-        neighbours = f"|{sign}{self.neighbours}" if self.neighbours else ""
+        neighbours = f"|{SIDE_SIGNS[self.neighbour_side]}{self.neighbours}" if self.neighbours else ""
         size = f"{self.image_px}px" + ("" if self.crop == CROPS[0] else f" {self.crop}")
         return f"{self.architecture}|{window_set_name(self.windows)}{neighbours}|{size}|lr={self.lr:.1e}"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ichtune.errors import ConfigError
-from ichtune.recipe import Recipe
+from ichtune.recipe import SIDE_SIGNS, Recipe
 from ichtune.recipe_file import read_recipe
 from ichtune.shipped import shipped_files
 from ichtune.windows import DICOM, WINDOW_SETS, Window, window_set_name
@@ -17,7 +17,6 @@ HEADER_PARTS = ("Purpose", "Command", "Published", "Left out", "Figures", "Resul
 OPTIONAL_PARTS = ("Left out",)
 
 _PART = re.compile(rf"# ({'|'.join(HEADER_PARTS)}):\s+(\S.*)")
-_SIDES = {"both": "±", "below": "-", "above": "+"}
 #: Further keys of a schedule that a reader wants to see with it.
 _OF_SCHEDULE = {
     "flat_cosine": ("anneal_start",),
@@ -140,7 +139,7 @@ def neighbours_told(recipe: Recipe) -> str:
         return "none"
     stride = f" by {recipe.neighbour_stride}" if recipe.neighbour_stride > 1 else ""
     targets = f", targets {recipe.neighbour_targets:g}" if recipe.neighbour_targets > 0 else ""
-    return f"{_SIDES[recipe.neighbour_side]}{recipe.neighbours}{stride} {recipe.neighbour_use}{targets}"
+    return f"{SIDE_SIGNS[recipe.neighbour_side]}{recipe.neighbours}{stride} {recipe.neighbour_use}{targets}"
 
 
 def schedule_told(recipe: Recipe) -> str:

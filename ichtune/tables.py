@@ -233,6 +233,15 @@ def write_table(frame: pd.DataFrame, path: Path, schema: TableSchema, inputs: Ma
         StorageError: the file cannot be written; one that was there stays as it was.
     """
     table = pa.Table.from_pandas(conform(frame, schema), preserve_index=False)
+    write_parquet(table, path, inputs)
+
+
+def write_parquet(table: pa.Table, path: Path, inputs: Mapping[str, Any] | None = None) -> None:
+    """Write an Arrow table of any form as parquet, whole or not at all, with its versions and ``inputs``.
+
+    Raises:
+        StorageError: the file cannot be written; one that was there stays as it was.
+    """
     about = {"schema_version": SCHEMA_VERSION, "ichtune_version": __version__, "inputs": dict(inputs or {})}
     metadata = {**(table.schema.metadata or {}), b"ichtune": json.dumps(about, sort_keys=True).encode()}
     with whole_file(path) as temporary:

@@ -31,8 +31,7 @@ class Window:
     width_hu: float
 
     def __post_init__(self) -> None:
-        numbers = _is_finite_number(self.center_hu) and _is_finite_number(self.width_hu)
-        if not (numbers and _NARROWEST_HU <= self.width_hu <= _FARTHEST_HU and abs(self.center_hu) <= _FARTHEST_HU):
+        if not is_sound_window(self.center_hu, self.width_hu):
             raise ConfigError(
                 f"window width must be a positive number of HU, {_NARROWEST_HU:g} to {_FARTHEST_HU:g}, and the centre "
                 f"finite, within {_FARTHEST_HU:g} of 0, got centre {self.center_hu!r} and width {self.width_hu!r}; "
@@ -66,6 +65,12 @@ class DicomWindow(Window):
     def __post_init__(self) -> None:
         if (self.center_hu, self.width_hu) != (40.0, 80.0):
             raise ConfigError("the window of the slice's own file has no numbers of its own; write dicom alone")
+
+
+def is_sound_window(center_hu: Any, width_hu: Any) -> bool:
+    """Say whether two values are a window's centre and width: finite numbers that single precision can divide by."""
+    numbers = _is_finite_number(center_hu) and _is_finite_number(width_hu)
+    return numbers and abs(center_hu) <= _FARTHEST_HU and _NARROWEST_HU <= width_hu <= _FARTHEST_HU
 
 
 def _is_finite_number(value: Any) -> bool:

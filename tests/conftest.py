@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -165,6 +166,52 @@ def write_fake_workspace(
     }
     write_json(about, layout.workspace_json)
     return Workspace(root)
+
+
+#: Keys of recipes that between them hold every kind of state, of draw and of loss.
+STATEFUL: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "everything random": {
+        "dropout": 0.3,
+        "window_jitter": 0.1,
+        "mixup": 0.4,
+        "cutmix": 1.0,
+        "cutout": 0.5,
+        "noise_hu": 5.0,
+        "flip_slices": 0.5,
+        "neighbours": 1,
+        "neighbour_targets": 0.3,
+        "augmentation": "affine",
+        "negative_share": 0.5,
+        "calibration": "prior_shift",
+        "rotate_deg": 30.0,
+        "zoom": 0.2,
+        "shift": 0.1,
+        "gain_jitter": 0.1,
+    },
+    "ranger, frozen head, layer rates": {
+        "optimizer": "ranger",
+        "frozen_epochs": 1,
+        "layer_lr_decay": 0.7,
+        "grad_clip": 0.5,
+        "accumulation": 3,
+    },
+    "plateau, snapshots": {"lr_schedule": "plateau", "snapshots": 2, "optimizer": "sgd", "learnable_windows": True},
+    "averaged weights": {"ema_decay": 0.0, "swa_start": 0.4, "normalisation": "data", "optimizer": "lion", "lr": 1e-3},
+    "focal, sigmoid windows": {"loss": "focal", "window_shape": "sigmoid", "any_rule": "noisy_or", "pooling": "gem"},
+}
+
+
+@pytest.fixture(params=STATEFUL)
+def stateful(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """The keys of each of ``STATEFUL`` in turn."""
+    return STATEFUL[request.param]
+
+
+@pytest.fixture
+def everything_random() -> dict[str, Any]:
+    """Keys of a recipe in which all is drawn that can be."""
+    return STATEFUL["everything random"]
 
 
 @pytest.fixture

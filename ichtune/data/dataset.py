@@ -5,6 +5,7 @@ Dimension key: B batch, S slices seen in series order, H height, W width, L labe
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -47,19 +48,21 @@ class SliceBatches:
         cache: the HU cache; all its slices must have one size.
         slices: SliceTable of the same workspace.
         recipe: says which slices are seen, at what size, and what is to be learnt.
-
-    Attributes:
-        targets: what is to be learnt of every row; of the recipe's labels, unless ``set_targets`` set others.
     """
 
     def __init__(self, cache: HuCache, slices: pd.DataFrame, recipe: Recipe) -> None:
         self.cache = cache
         self.slices = slices
         self.image_px = recipe.image_px
-        self.targets = make_targets(slices, recipe)
+        self._recipe = recipe
         self._neighbour_rows = neighbour_rows(slices, recipe.offsets)
         self._y_NL = slices[list(LABELS)].to_numpy(dtype=np.float32)
         self._own_N2 = slices[["window_center_hu", "window_width_hu"]].to_numpy(dtype=np.float32)
+
+    @cached_property
+    def targets(self) -> Targets:
+        """What is to be learnt of every row: the recipe's labels, unless ``set_targets`` set others."""
+        return make_targets(self.slices, self._recipe)
 
     def set_targets(self, targets: Targets) -> None:
         """Learn these instead of the labels: those of ``make_targets`` with pseudo-labels, for one.

@@ -98,7 +98,6 @@ def create_network(recipe: Recipe) -> Network:
     Raises:
         ConfigError, DataError: what ``create_model`` raises.
     """
-    n_targets = 3 if recipe.neighbour_targets > 0 else 1
     body = create_model(
         recipe.architecture,
         recipe.n_channels,
@@ -106,7 +105,7 @@ def create_network(recipe: Recipe) -> Network:
         pretrained=recipe.pretrained,
         dropout=recipe.dropout,
         pooling=recipe.pooling,
-        num_classes=n_targets * N_LABELS,
+        num_classes=recipe.n_targets * N_LABELS,
     )
     return Network(InputLayer(recipe), body, recipe.any_rule)
 

@@ -1,7 +1,6 @@
 """What a recipe's names and numbers must be, checked before any time is spent."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from ichtune.data.augment import find_augmentation
 from ichtune.models.create import check_architecture
@@ -40,4 +39,4 @@ def check_weights(recipe: Recipe) -> None:
         ConfigError: the network cannot be built.
     """
     if recipe.pretrained is not False:
-        create_network(replace(recipe, warm_start=""))
+        create_network(recipe)

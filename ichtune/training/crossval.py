@@ -162,12 +162,19 @@ def _add_embeddings(workspace: Workspace, recipe: Recipe, fold: int, device: tor
     folder, rows = fold_folder(workspace, recipe.recipe_id, fold), fold_rows(workspace, fold)
     device = device or best_device()
     model, _ = load_model(folder / "weights.safetensors", device)
-    data, image_ids = open_batches(workspace, recipe), workspace.slices["image_id"]
+    data = open_batches(workspace, recipe)
     for kind, wanted in (("test", rows.test), ("oof", rows.valid)):
         e_MND = extract(model, recipe, data, wanted, device, embeddings=True).e_MND
-        if e_MND is not None:
-            inputs = {"fold": fold, **_inputs(workspace, recipe)}
-            write_embeddings(folder / f"{kind}_embeddings.parquet", image_ids[wanted].tolist(), e_MND, inputs)
+        _write_embeddings(workspace, recipe, fold, kind, wanted, e_MND)
+
+
+def _write_embeddings(
+    workspace: Workspace, recipe: Recipe, fold: int, kind: str, rows: np.ndarray, e_MND: np.ndarray | None
+) -> None:
+    if e_MND is not None:
+        path = fold_folder(workspace, recipe.recipe_id, fold) / f"{kind}_embeddings.parquet"
+        inputs = {"fold": fold, **_inputs(workspace, recipe)}
+        write_embeddings(path, workspace.slices["image_id"][rows].tolist(), e_MND, inputs)
 
 
 def _keep_fold(workspace: Workspace, opened: FoldRun, fold: int, keeper: FoldKeeper, embeddings: bool) -> FoldResult:
@@ -182,9 +189,7 @@ def _keep_fold(workspace: Workspace, opened: FoldRun, fold: int, keeper: FoldKee
         oof = found.p_MNL.mean(axis=0)
         frame = prediction_frame(recipe, fold, image_ids[wanted], oof)
         write_table(frame, folder / f"{kind}.parquet", PREDICTIONS, inputs)
-        if found.e_MND is not None:
-            path = folder / f"{kind}_embeddings.parquet"
-            write_embeddings(path, image_ids[wanted].tolist(), found.e_MND, {"fold": fold, **inputs})
+        _write_embeddings(workspace, recipe, fold, kind, wanted, found.e_MND)
     keeper.keep_weights(run)
     loss = weighted_log_loss(run.data.labels(rows.valid), oof)
     result = FoldResult(recipe.recipe_id, fold, loss, recipe.epochs, sum(epoch.seconds for epoch in run.history))

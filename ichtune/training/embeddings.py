@@ -3,7 +3,6 @@
 Dimension key: M networks, N slices, D embedding.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ichtune.errors import DataError
-from ichtune.tables import SCHEMA_VERSION, whole_file
-from ichtune.version import __version__
+from ichtune.tables import write_parquet
 
 _COLUMN = "embedding"
 
@@ -43,9 +41,7 @@ def write_embeddings(path: Path, image_ids: Sequence[str], e_MND: np.ndarray, in
             _COLUMN: pa.FixedSizeListArray.from_arrays(values, n_dimensions),
         }
     )
-    about = {"schema_version": SCHEMA_VERSION, "ichtune_version": __version__, "inputs": dict(inputs)}
-    with whole_file(path) as temporary:
-        pq.write_table(table.replace_schema_metadata({"ichtune": json.dumps(about, sort_keys=True)}), temporary)
+    write_parquet(table, path, inputs)
 
 
 def read_embeddings(path: Path, image_ids: Sequence[str]) -> np.ndarray:

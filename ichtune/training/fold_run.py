@@ -20,7 +20,6 @@ from ichtune.errors import ConfigError, ConflictError, DataError
 from ichtune.recipe import ID_DIGITS, Recipe
 from ichtune.shipped import shipped_files
 from ichtune.tables import PREDICTIONS, read_table, table_about
-from ichtune.training.checkpoint import read_sidecar
 from ichtune.training.loop import TrainingRun
 from ichtune.training.provenance import learnt_from, patient_marks
 from ichtune.workspace import Workspace
@@ -119,8 +118,8 @@ def open_fold(workspace: Workspace, recipe: Recipe, fold: int, device: torch.dev
     seen = patient_marks(patients[rows.train])
     train_rows, start = rows.train, None
     if recipe.warm_start:
-        start = _weights_of(workspace, recipe.warm_start, fold, "warm_start")
-        seen |= learnt_from(start, scored, "warm_start")[0]
+        start, known = _source(workspace, recipe.warm_start, fold, scored, "warm_start")
+        seen |= known
     if recipe.pseudo_labels:
         pseudo, taught = pseudo_table(workspace, recipe, fold, scored)
         data.set_targets(make_targets(workspace.slices, recipe, pseudo))
@@ -147,7 +146,7 @@ def check_sources(workspace: Workspace, recipe: Recipe, fold: int) -> None:
     """Raise now what ``open_fold`` would raise about the runs that a recipe starts from or is taught by."""
     scored = patient_marks(workspace.slices["patient_id"][fold_rows(workspace, fold).valid])
     if recipe.warm_start:
-        learnt_from(_weights_of(workspace, recipe.warm_start, fold, "warm_start"), scored, "warm_start")
+        _source(workspace, recipe.warm_start, fold, scored, "warm_start")
     if recipe.pseudo_labels:
         pseudo_table(workspace, recipe, fold, scored)
 
@@ -185,10 +184,10 @@ def pseudo_table(
                 f"pseudo_labels: beside {path} there are no {WEIGHTS_FILE} that say whom they have learnt from; name "
                 f"a run's own test.parquet, in its fold's folder, or the run's recipe_id"
             )
+        taught, _ = learnt_from(weights, scored_marks, "pseudo_labels")
     else:
-        weights = _weights_of(workspace, source, fold, "pseudo_labels")
+        weights, taught = _source(workspace, source, fold, scored_marks, "pseudo_labels")
         path = weights.with_name("test.parquet")
-    taught, _ = learnt_from(weights, scored_marks, "pseudo_labels")
     table = read_table(path, PREDICTIONS)
     plan_hash = (table_about(path).get("inputs") or {}).get("fold_plan_hash")
     if plan_hash != workspace.fold_plan.plan_hash:
@@ -210,6 +209,18 @@ def pseudo_table(
     return table, taught
 
 
+def _source(
+    workspace: Workspace, source: str, fold: int, scored_marks: frozenset[str], key: str
+) -> tuple[Path, frozenset[str]]:
+    """Return the weights that a recipe key names, and whom they have learnt from: none of the scored patients."""
+    path = _weights_of(workspace, source, fold, key)
+    known, about = learnt_from(path, scored_marks, key)
+    told = about.get("recipe_id")
+    if not source.endswith(".safetensors") and told != source:
+        raise ConflictError(f"{key}: {path} is of recipe {told}, not of {source}; move its folder away and train again")
+    return path, known
+
+
 def _weights_of(workspace: Workspace, source: str, fold: int, key: str) -> Path:
     """Return the weights that a recipe key names: a file, or the named run's of the same fold."""
     if source.endswith(".safetensors"):
@@ -219,8 +230,6 @@ def _weights_of(workspace: Workspace, source: str, fold: int, key: str) -> Path:
     if not re.fullmatch(rf"[0-9a-f]{{{ID_DIGITS}}}", source):
         raise ConfigError(f"{key} must be a recipe_id of {ID_DIGITS} digits or a .safetensors file, got {source!r}")
     path = fold_folder(workspace, source, fold) / WEIGHTS_FILE
-    if path.is_file() and (told := read_sidecar(path).get("recipe_id")) != source:
-        raise ConflictError(f"{key}: {path} is of recipe {told}, not of {source}; move its folder away and train again")
     if not path.is_file():
         raise DataError(
             f"{key}: recipe {source} is not trained on fold {fold} in {workspace.layout.runs}; train it first: "

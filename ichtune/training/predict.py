@@ -96,7 +96,7 @@ def _seen(
         with autocast(device):
             e_BD = network.embed(x_BCHW)
             logits_BK = network.answer(e_BD)
-        logits_BL = undo_prior_shift(logits_BK[:, :N_LABELS].double(), recipe)
+        logits_BL = undo_prior_shift(logits_BK[:, :N_LABELS], recipe)
         seen.append((torch.sigmoid(logits_BL), e_BD.float()))
     if len(seen) == 1:
         return seen[0]
@@ -141,7 +141,7 @@ def load_model(path: Path, device: torch.device) -> tuple[FoldModel, Recipe]:
     """
     tensors, about = load_checkpoint(path, "weights")
     recipe = Recipe.from_dict(about["recipe"])
-    bare = replace(recipe, pretrained=False, warm_start="")
+    bare = replace(recipe, pretrained=False)
     networks = []
     try:
         for n in range(int(about["n_networks"])):

@@ -39,9 +39,7 @@ def start_network(
     network = create_network(recipe)
     notes: list[str] = []
     if warm_start is None:
-        rates_L = start_rates(recipe, data, train_rows)
-        n_blocks = _n_outputs(recipe) // N_LABELS
-        start_at_rates(network, np.tile(rates_L, n_blocks).tolist())  # timm leaves out a pretrained head
+        start_at_rates(network, start_rates(recipe, data, train_rows).tolist())  # timm leaves out a pretrained head
     else:
         tensors, about = load_checkpoint(warm_start, "weights")
         newest = int(about["n_networks"]) - 1
@@ -53,10 +51,6 @@ def start_network(
     if recipe.normalisation == "data":
         _fit_moments(network, recipe, data, train_rows)
     return network, notes
-
-
-def _n_outputs(recipe: Recipe) -> int:
-    return N_LABELS * (3 if recipe.neighbour_targets > 0 else 1)
 
 
 def start_rates(recipe: Recipe, data: SliceBatches, train_rows: np.ndarray) -> np.ndarray:

@@ -3,15 +3,13 @@
 Dimension key: B batch, S slices seen, H height, W width.
 """
 
-import math
 from collections.abc import Callable
 from functools import partial
 
 import torch
-from torch.nn.functional import affine_grid, grid_sample
 
-from ichtune.data.cache.resize import AIR_HU
 from ichtune.errors import ConfigError, nearest
+from ichtune.training.device_augment import warp
 
 #: Maps hu_BSHW to hu_BSHW, every slice in the same way.
 View = Callable[[torch.Tensor], torch.Tensor]
@@ -37,12 +35,12 @@ def transpose(hu_BSHW: torch.Tensor) -> torch.Tensor:
 
 def rotate(hu_BSHW: torch.Tensor, degrees: float) -> torch.Tensor:
     """Rotate about the centre, clockwise as the slice is displayed."""
-    return _resample(hu_BSHW, degrees=degrees)
+    return _warped(hu_BSHW, degrees=degrees)
 
 
 def zoom(hu_BSHW: torch.Tensor, scale: float) -> torch.Tensor:
     """Enlarge about the centre; below 1 it shrinks, with air around."""
-    return _resample(hu_BSHW, scale=scale)
+    return _warped(hu_BSHW, scale=scale)
 
 
 def corner(hu_BSHW: torch.Tensor, vertical: int, horizontal: int, scale: float = ZOOM) -> torch.Tensor:
@@ -54,22 +52,16 @@ def corner(hu_BSHW: torch.Tensor, vertical: int, horizontal: int, scale: float =
         horizontal: -1 for the left, 1 for the right.
         scale: magnification.
     """
-    margin = 1.0 - 1.0 / scale
-    return _resample(hu_BSHW, scale=scale, across=horizontal * margin, down=vertical * margin)
+    return _warped(hu_BSHW, scale=scale, shift=(-vertical * (scale - 1.0) / 2, -horizontal * (scale - 1.0) / 2))
 
 
-def _resample(
-    hu_BSHW: torch.Tensor, degrees: float = 0.0, scale: float = 1.0, across: float = 0.0, down: float = 0.0
+def _warped(
+    hu_BSHW: torch.Tensor, degrees: float = 0.0, scale: float = 1.0, shift: tuple[float, float] = (0.0, 0.0)
 ) -> torch.Tensor:
-    """Resample bilinearly; ``across`` and ``down`` shift what is looked at, in half sides. Outside is air."""
-    n, _, height, width = hu_BSHW.shape
-    cos, sin = (part(math.radians(degrees)) / scale for part in (math.cos, math.sin))
-    matrix = [[cos, sin * height / width, across], [-sin * width / height, cos, down]]
-    theta = torch.tensor([matrix], dtype=torch.float32, device=hu_BSHW.device)
-    grid = affine_grid(theta, [1, 1, height, width], align_corners=False).expand(n, -1, -1, -1)
-    # outside the image is zero, so that zero has to be air
-    above_air_BSHW = grid_sample(hu_BSHW.float() - AIR_HU, grid, padding_mode="zeros", align_corners=False)
-    return above_air_BSHW + AIR_HU
+    """Every slice under one transform; ``degrees`` clockwise, ``shift`` down and to the right in shares of the side."""
+    n = len(hu_BSHW)
+    degrees_M, zoom_M = (torch.full((n,), number, dtype=torch.float64) for number in (-degrees, scale))
+    return warp(hu_BSHW.float(), degrees_M, zoom_M, torch.tensor(shift, dtype=torch.float64).expand(n, 2))
 
 
 def _mirrored(view: View, hu_BSHW: torch.Tensor) -> torch.Tensor:

@@ -50,39 +50,10 @@ class KilledError(Exception):
     """Stands for the death of the process."""
 
 
-#: Recipes whose state is more than weights and Adam's moments.
-STATEFUL: dict[str, dict[str, Any]] = {
-    "everything random": {
-        "dropout": 0.3,
-        "window_jitter": 0.1,
-        "mixup": 0.4,
-        "cutmix": 1.0,
-        "cutout": 0.5,
-        "noise_hu": 5.0,
-        "flip_slices": 0.5,
-        "neighbours": 1,
-        "neighbour_targets": 0.3,
-        "augmentation": "affine",
-        "negative_share": 0.5,
-        "calibration": "prior_shift",
-    },
-    "ranger, frozen head, layer rates": {
-        "optimizer": "ranger",
-        "frozen_epochs": 1,
-        "layer_lr_decay": 0.7,
-        "grad_clip": 0.5,
-        "accumulation": 3,
-    },
-    "plateau, snapshots": {"lr_schedule": "plateau", "snapshots": 2, "optimizer": "sgd", "learnable_windows": True},
-    "averaged weights": {"ema_decay": 0.0, "swa_start": 0.4, "normalisation": "data", "optimizer": "lion", "lr": 1e-3},
-}
-
-
-@pytest.mark.parametrize("name", STATEFUL)
 def test_a_run_killed_after_any_step_ends_with_the_same_bits(
-    session_workspace: Workspace, tmp_path: Path, name: str
+    session_workspace: Workspace, tmp_path: Path, stateful: dict[str, Any]
 ) -> None:
-    chosen = recipe(**STATEFUL[name])
+    chosen = recipe(**stateful)
     path = tmp_path / "resume.safetensors"
     whole = start(session_workspace, chosen)
     steps = 0

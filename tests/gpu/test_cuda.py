@@ -24,43 +24,8 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 
 GPU, CPU = torch.device("cuda"), torch.device("cpu")
 
-#: Recipes that between them hold every kind of state, of draw and of loss; those of the contract that resume is exact.
-RECIPES: dict[str, dict[str, Any]] = {
-    "plain": {},
-    "everything random": {
-        "dropout": 0.3,
-        "window_jitter": 0.1,
-        "mixup": 0.4,
-        "cutmix": 1.0,
-        "cutout": 0.5,
-        "noise_hu": 5.0,
-        "flip_slices": 0.5,
-        "neighbours": 1,
-        "neighbour_targets": 0.3,
-        "augmentation": "affine",
-        "negative_share": 0.5,
-        "calibration": "prior_shift",
-        "rotate_deg": 30.0,
-        "zoom": 0.2,
-        "shift": 0.1,
-        "gain_jitter": 0.1,
-    },
-    "ranger, frozen head, layer rates": {
-        "optimizer": "ranger",
-        "frozen_epochs": 1,
-        "layer_lr_decay": 0.7,
-        "grad_clip": 0.5,
-        "accumulation": 3,
-    },
-    "plateau, snapshots": {"lr_schedule": "plateau", "snapshots": 2, "optimizer": "sgd", "learnable_windows": True},
-    "averaged weights": {"ema_decay": 0.0, "swa_start": 0.4, "normalisation": "data", "optimizer": "lion", "lr": 1e-3},
-    "focal, sigmoid windows": {"loss": "focal", "window_shape": "sigmoid", "any_rule": "noisy_or", "pooling": "gem"},
-}
 
-each_recipe = pytest.mark.parametrize("name", RECIPES)
-
-
-def recipe(name: str, **changes: Any) -> Recipe:
+def recipe(keys: dict[str, Any], **changes: Any) -> Recipe:
     settings: dict[str, Any] = {
         "architecture": "tiny_convnet",
         "windows": "brain",
@@ -70,7 +35,7 @@ def recipe(name: str, **changes: Any) -> Recipe:
         "batch_size": 4,
         "ema_decay": 0.9,
     }
-    return Recipe(**(settings | RECIPES[name] | changes))
+    return Recipe(**(settings | keys | changes))
 
 
 def start(workspace: Workspace, chosen: Recipe, device: torch.device) -> TrainingRun:
@@ -105,22 +70,20 @@ class KilledError(Exception):
     """Stands for the death of the process."""
 
 
-@each_recipe
-def test_a_gpu_learns_what_a_cpu_learns(session_workspace: Workspace, name: str) -> None:
-    gpu, cpu = (finish(start(session_workspace, recipe(name), device)) for device in (GPU, CPU))
+def test_a_gpu_learns_what_a_cpu_learns(session_workspace: Workspace, stateful: dict[str, Any]) -> None:
+    gpu, cpu = (finish(start(session_workspace, recipe(stateful), device)) for device in (GPU, CPU))
 
     assert all(parameter.device.type == GPU.type for parameter in gpu.network.parameters())
     assert np.isfinite(losses(gpu)).all()
     assert losses(gpu)[0, 0] - losses(gpu)[-1, 0] > 0.03
     # bfloat16 against float32, and dropout draws other numbers on a GPU
-    np.testing.assert_allclose(losses(gpu), losses(cpu), rtol=0.1 if recipe(name).dropout == 0 else 0.3)
+    np.testing.assert_allclose(losses(gpu), losses(cpu), rtol=0.1 if recipe(stateful).dropout == 0 else 0.3)
 
 
-@each_recipe
-def test_the_input_of_a_step_is_the_same_on_both(session_workspace: Workspace, name: str) -> None:
+def test_the_input_of_a_step_is_the_same_on_both(session_workspace: Workspace, stateful: dict[str, Any]) -> None:
     prepared = []
     for device in (GPU, CPU):
-        run = start(session_workspace, recipe(name), device)
+        run = start(session_workspace, recipe(stateful), device)
         batch = next(iter(batches_on(run.data.training(run.train_rows, run.recipe, 0), device)))
         prepared.append([part.detach().cpu() for part in run.prepare(batch)])
 
@@ -130,11 +93,10 @@ def test_the_input_of_a_step_is_the_same_on_both(session_workspace: Workspace, n
         torch.testing.assert_close(gpu, cpu, rtol=0.0, atol=0.05)
 
 
-@each_recipe
 def test_a_run_killed_on_a_gpu_is_taken_up_where_it_was(
-    session_workspace: Workspace, tmp_path: Path, name: str
+    session_workspace: Workspace, tmp_path: Path, stateful: dict[str, Any]
 ) -> None:
-    chosen, path = recipe(name), tmp_path / "resume.safetensors"
+    chosen, path = recipe(stateful), tmp_path / "resume.safetensors"
     whole = finish(start(session_workspace, chosen, GPU))
     left = start(session_workspace, chosen, GPU)
 
@@ -158,19 +120,21 @@ def test_a_run_killed_on_a_gpu_is_taken_up_where_it_was(
     np.testing.assert_allclose(losses(finish(taken_up)), losses(whole), rtol=0.05)
 
 
-@each_recipe
-def test_a_checkpoint_travels_from_gpu_to_cpu(session_workspace: Workspace, tmp_path: Path, name: str) -> None:
-    gpu = finish(start(session_workspace, recipe(name), GPU))
+def test_a_checkpoint_travels_from_gpu_to_cpu(
+    session_workspace: Workspace, tmp_path: Path, stateful: dict[str, Any]
+) -> None:
+    gpu = finish(start(session_workspace, recipe(stateful), GPU))
     gpu.save(tmp_path / "resume.safetensors")
-    cpu = start(session_workspace, recipe(name), CPU)
+    cpu = start(session_workspace, recipe(stateful), CPU)
     cpu.load(tmp_path / "resume.safetensors")
 
     np.testing.assert_allclose(cpu.predict(cpu.valid_rows), gpu.predict(gpu.valid_rows), atol=0.02)
 
 
-@each_recipe
-def test_weights_of_a_gpu_predict_and_embed_on_both(session_workspace: Workspace, tmp_path: Path, name: str) -> None:
-    run = finish(start(session_workspace, recipe(name), GPU))
+def test_weights_of_a_gpu_predict_and_embed_on_both(
+    session_workspace: Workspace, tmp_path: Path, stateful: dict[str, Any]
+) -> None:
+    run = finish(start(session_workspace, recipe(stateful), GPU))
     run.save_weights(tmp_path / "weights.safetensors", {"fold": 0})
     seen = []
     for device in (GPU, CPU):
@@ -183,7 +147,7 @@ def test_weights_of_a_gpu_predict_and_embed_on_both(session_workspace: Workspace
 
 @pytest.mark.parametrize("views", VIEWS)
 def test_views_of_a_slice_are_the_same_on_both(session_workspace: Workspace, views: str) -> None:
-    run = finish(start(session_workspace, recipe("plain"), GPU))
+    run = finish(start(session_workspace, recipe({}), GPU))
     chosen = replace(run.recipe, tta=views)
     seen, shown = [], []
     for device in (GPU, CPU):
@@ -202,8 +166,8 @@ def test_views_of_a_slice_are_the_same_on_both(session_workspace: Workspace, vie
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_optimizers_that_can_take_a_step_in_one_kernel_do(name: str) -> None:
     kind = OPTIMIZERS[name]
-    network = create_network(recipe("plain")).to(GPU)
-    optimizer = create_optimizer(network, recipe("plain", optimizer=name))
+    network = create_network(recipe({})).to(GPU)
+    optimizer = create_optimizer(network, recipe({}, optimizer=name))
 
     assert {bool(group.get("fused")) for group in optimizer.param_groups} == {kind.fused}
 

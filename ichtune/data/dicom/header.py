@@ -15,6 +15,7 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileDataset
 
 from ichtune.data.dicom.tag_values import RawValue, TagValues
+from ichtune.windows import is_sound_window
 
 #: Every tag that is read, by the name that the code calls it. Sequences are entered by ``enhanced_ct`` alone.
 TAGS: dict[str, int] = {
@@ -68,8 +69,6 @@ _COUNTS = frozenset(
 
 
 _NAN = float("nan")
-#: No window of a CT is as wide, or as far off.
-_LARGEST_WINDOW_HU = 1e6
 
 #: Transfer syntaxes that cannot keep every value (JPEG), and those that need not (JPEG-LS, JPEG 2000).
 _LOSSY_SYNTAXES = frozenset({"1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"})
@@ -226,8 +225,7 @@ def window_from(value: TagValues) -> tuple[float, float] | None:
     center, width = value.first("window_center"), value.first("window_width")
     if center is None or width is None:
         return None
-    is_sound = abs(center) <= _LARGEST_WINDOW_HU and 0 < width <= _LARGEST_WINDOW_HU
-    return (center, width) if is_sound else None
+    return (center, width) if is_sound_window(center, width) else None
 
 
 @lru_cache(maxsize=1024)
