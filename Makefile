@@ -53,7 +53,7 @@ format-check: $(READY)
 
 lint: $(READY)  ## ruff and codespell
 	$(BIN)/ruff check $(SOURCES)
-	$(BIN)/codespell $(SOURCES) docs search_spaces ensembles recipes *.md
+	$(BIN)/codespell $(SOURCES) docs search_spaces ensembles recipes deploy *.md
 
 types: $(READY)  ## mypy
 	$(BIN)/mypy ichtune

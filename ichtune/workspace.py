@@ -25,13 +25,15 @@ class Workspace:
 
     Args:
         path: the folder that ``ichtune prepare --out`` made.
+        origin: URL of the workspace where ``path`` only mirrors it; empty for a workspace on a disk.
 
     Attributes:
         layout: where each file lies.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, origin: str = "") -> None:
         self.layout = Layout(Path(path))
+        self.origin = origin
         self._opened: dict[str, HuCache] = {}
 
     def __repr__(self) -> str:
@@ -100,6 +102,14 @@ class Workspace:
         Raises:
             DataError: no cache with this crop was prepared (the message names the command), or it is damaged.
         """
+        return self._cache(self.cache_id_for(image_px, crop))
+
+    def cache_id_for(self, image_px: int, crop: str = "none") -> str:
+        """Return the name of the cache that ``cache_for`` opens.
+
+        Raises:
+            DataError: no cache with this crop was prepared.
+        """
         fitting = [cache for cache in self.caches if cache["crop"] == crop]
         if not fitting:
             there = ", ".join(sorted({str(cache["crop"]) for cache in self.caches}))
@@ -109,7 +119,7 @@ class Workspace:
             )
         size_of = {str(cache["cache_id"]): cache["size_px"] or math.inf for cache in fitting}
         by_size = sorted(size_of, key=lambda cache_id: size_of[cache_id])
-        return self._cache(next((cache_id for cache_id in by_size if size_of[cache_id] >= image_px), by_size[-1]))
+        return next((cache_id for cache_id in by_size if size_of[cache_id] >= image_px), by_size[-1])
 
     def prepare_command(self, size_px: int, crop: str) -> str:
         """Return the command that adds a cache to this workspace and leaves tables and folds as they are."""

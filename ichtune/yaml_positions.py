@@ -4,8 +4,8 @@ Read strictly, so that a file means what it looks like: ``1e-4`` is a number, ``
 once. Tags, anchors, aliases and several documents in one file are refused.
 """
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +33,23 @@ class YamlDocument:
         value: dicts, lists, str, int, float, bool and None.
         key_positions: (line, column) from 1 of each mapping key and list entry, by its path of keys.
         value_positions: (line, column) from 1 of each value, by its path of keys.
+        grafts: for paths of keys that were taken over from another document, that document and the keys there; they
+            hold for all that lies below as well.
     """
 
     path: Path
     value: Any
     key_positions: dict[Keys, Position]
     value_positions: dict[Keys, Position]
+    grafts: Mapping[Keys, tuple["YamlDocument", Keys]] = field(default_factory=dict)
+
+    def source(self, *keys: str | int) -> tuple["YamlDocument", Keys]:
+        """Return the document in whose file a key really stands, and the path of keys under which it stands there."""
+        for n_kept in range(len(keys), 0, -1):
+            if keys[:n_kept] in self.grafts:
+                document, there = self.grafts[keys[:n_kept]]
+                return document.source(*there, *keys[n_kept:])
+        return self, keys
 
     def where(self, *keys: str | int) -> str:
         """Return ``file:line:column`` of a key; where the file does not have it, of its nearest parent.
@@ -46,16 +57,20 @@ class YamlDocument:
         Args:
             keys: path from the top, as in ``("parameters", "lr", "low")``; list entries by index.
         """
-        return self._nearest(self.key_positions, keys)
+        document, there = self.source(*keys)
+        return document._nearest(document.key_positions, there)
 
     def where_value(self, *keys: str | int) -> str:
         """Return ``file:line:column`` of the value under a key, otherwise as ``where``."""
-        return self._nearest(self.value_positions, keys)
+        document, there = self.source(*keys)
+        return document._nearest(document.value_positions, there)
 
     def error(self, message: str, *keys: str | int) -> ConfigError:
-        """Return the error to raise for the value under a key: its place, its key and the message."""
-        named = f"{dotted(keys)}: " if keys else ""
-        return ConfigError(f"{self.where_value(*keys)}: {named}{message}")
+        """Return the error to raise for the value under a key: its place, its key there and the message."""
+        document, there = self.source(*keys)
+        named = f"{dotted(there)}: " if there else ""
+        included = "" if document.path == self.path else f" (included by {self.path})"
+        return ConfigError(f"{self.where_value(*keys)}: {named}{message}{included}")
 
     def mapping(self, *keys: str | int) -> dict[str, Any]:
         """Return the mapping under a key; empty where the key is absent or its value is empty.

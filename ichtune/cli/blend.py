@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ichtune.cli.console import note, result, result_json
-from ichtune.cli.options import DEFAULT_WORK, JsonOption, QuietOption, WorkOption, work_argument
+from ichtune.cli.options import DEFAULT_PLACE, JsonOption, PlaceOption, QuietOption, work_argument
 
 if TYPE_CHECKING:
     from ichtune.ensemble.blend import BlendResult
@@ -17,7 +17,7 @@ DEFAULT_ENSEMBLE = "demo"
 
 
 def blend(
-    work: WorkOption = DEFAULT_WORK,
+    work: PlaceOption = DEFAULT_PLACE,
     ensemble: Annotated[
         str, typer.Option(help="An ensemble file, or the name of a shipped one: demo, mean.")
     ] = DEFAULT_ENSEMBLE,
@@ -31,19 +31,21 @@ def blend(
 
     Example: ichtune blend --work ./ichtune-work --ensemble mean
     """
+    from ichtune.cli.places import open_place, put_back
     from ichtune.ensemble.blend import run_blend
     from ichtune.ensemble.spec import read_spec
     from ichtune.report.submission import write_submission
     from ichtune.shipped import find_yaml
-    from ichtune.workspace import Workspace
 
     spec = read_spec(find_yaml(ensemble, "ensembles"))
-    workspace = Workspace(work)
+    workspace = open_place(work, quiet, with_runs=True)
     blended = run_blend(workspace, spec)
     submission = None
     if len(blended.panel.test_image_ids):
         submission = write_submission(workspace, blended.panel.test_image_ids, blended.p_test_TL, out)
     _notes(blended, submission, quiet)
+    made = [workspace.layout.blends / blended.blend_id, workspace.layout.ladder]
+    put_back(workspace, [*made, *([submission.path] if submission else [])], quiet)
     if as_json:
         result_json({**_as_json(blended, submission), "generated": bool(workspace.about.get("generated"))})
     elif not quiet:
@@ -107,7 +109,7 @@ def _show(blended: "BlendResult", submission: "SubmissionResult | None", workspa
         result(f"On {n_patients} new patients like these: {_interval(row, 'expected_test')} in 95 of 100 cases.")
     if submission is not None:
         result(f"Wrote {submission.path}: {submission.n_rows} rows, {submission.n_filled} slices filled.")
-    result(f"Next: ichtune report{work_argument(workspace.layout.root)}")
+    result(f"Next: ichtune report{work_argument(workspace.origin or workspace.layout.root)}")
 
 
 def ladder_table(rows: list[dict[str, Any]], *, is_generated: bool) -> Any:

@@ -19,6 +19,7 @@ from ichtune.cli.audit import audit
 from ichtune.cli.bench import bench
 from ichtune.cli.blend import blend
 from ichtune.cli.bundle import bundle
+from ichtune.cli.cluster import cluster
 from ichtune.cli.console import note, result
 from ichtune.cli.ending import end_with
 from ichtune.cli.inspect import inspect
@@ -29,6 +30,7 @@ from ichtune.cli.predict import predict
 from ichtune.cli.prepare import prepare
 from ichtune.cli.recipes import recipes
 from ichtune.cli.report import report
+from ichtune.cli.schema import schema
 from ichtune.cli.score import score
 from ichtune.cli.search import search
 from ichtune.cli.settings import Settings, read_settings
@@ -44,6 +46,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     audit,
     inspect,
     recipes,
+    schema,
     lr_find,
     bench,
     search,
@@ -94,6 +97,7 @@ app = typer.Typer(
 )
 for _command in COMMANDS:
     app.command()(_command)
+app.add_typer(cluster)
 
 
 def _show_version(wanted: bool) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ichtune.cli import console
-from ichtune.cli.options import DEFAULT_WORK, JsonOption, QuietOption
+from ichtune.cli.options import DEFAULT_WORK, JsonOption, QuietOption, folder
 from ichtune.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -36,7 +36,15 @@ def prepare(
     ] = None,
     out: Annotated[
         Path,
-        typer.Option("--out", "--work", envvar="ICHTUNE_WORK", help="Workspace folder to write.", show_default=True),
+        typer.Option(
+            "--out",
+            "--work",
+            envvar="ICHTUNE_WORK",
+            help="Workspace folder to write.",
+            parser=folder,
+            metavar="PATH",
+            show_default=True,
+        ),
     ] = DEFAULT_WORK,
     size: Annotated[
         str,

@@ -6,11 +6,11 @@ from typing import Annotated
 import typer
 
 from ichtune.cli.console import note, result, result_json
-from ichtune.cli.options import DEFAULT_WORK, JsonOption, QuietOption, WorkOption
+from ichtune.cli.options import DEFAULT_PLACE, JsonOption, PlaceOption, QuietOption
 
 
 def report(
-    work: WorkOption = DEFAULT_WORK,
+    work: PlaceOption = DEFAULT_PLACE,
     out: Annotated[Path | None, typer.Option(help="The HTML file to write.", show_default="WORK/report.html")] = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -21,10 +21,13 @@ def report(
 
     Example: ichtune report --work ./ichtune-work
     """
+    from ichtune.cli.places import fetch_pixels, open_place, put_back
     from ichtune.report.page import write_report
-    from ichtune.workspace import Workspace
 
-    written = write_report(Workspace(work), out)
+    workspace = open_place(work, quiet, with_runs=True)
+    fetch_pixels(workspace, quiet=quiet)
+    written = write_report(workspace, out)
+    put_back(workspace, [written.path], quiet)
     if as_json:
         result_json({"report": str(written.path), "bytes": written.n_bytes, "missing": written.missing})
         return

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ichtune.cli.options import DEFAULT_WORK, JsonOption, QuietOption, WorkOption, work_argument
+from ichtune.cli.options import DEFAULT_PLACE, JsonOption, PlaceOption, QuietOption, work_argument
 from ichtune.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def train(
-    work: WorkOption = DEFAULT_WORK,
+    work: PlaceOption = DEFAULT_PLACE,
     top: Annotated[
         int | None,
         typer.Option("--top", min=1, help="How many distinct winners to train; the search's own by default."),
@@ -49,15 +49,16 @@ def train(
     Example: ichtune train --top 3
     """
     from ichtune.cli.console import note, progress, result, result_json
+    from ichtune.cli.places import fetch_pixels, open_place
     from ichtune.search.crossval_tasks import CrossvalProgress, train_recipes
     from ichtune.space import Resources
     from ichtune.training.crossval import TrainOptions
     from ichtune.training.fold_run import enlargement
-    from ichtune.workspace import Workspace
 
-    workspace = Workspace(work)
+    workspace = open_place(work, quiet)
     _ = workspace.about
     recipes = _recipes(workspace, recipe, search, top)
+    fetch_pixels(workspace, [(chosen.image_px, chosen.crop) for chosen in recipes], quiet)
     options = TrainOptions(60.0 * checkpoint_minutes, keep_snapshots, embeddings)
     note(f"training {len(recipes)} recipes on {workspace.fold_plan.k} folds each", quiet)
     for chosen in recipes:

@@ -10,17 +10,20 @@ from markupsafe import Markup
 
 from ichtune.errors import StorageError
 from ichtune.labels import LABELS
-from ichtune.report import plots
+from ichtune.report import plots, search_plots
 from ichtune.report.blend_facts import LadderRow
 from ichtune.report.facts import Facts, collect_facts
 from ichtune.report.identities import identities_of
-from ichtune.report.search_facts import SearchFacts, by_window_set, spent_and_best
+from ichtune.report.search_facts import SearchDetail, SearchFacts, by_window_set, spent_and_best
+from ichtune.search.importance import IMPORTANCES
 from ichtune.windows import WINDOW_SETS
 from ichtune.workspace import Workspace
 
 TEMPLATE = "report.html.j2"
 #: Single runs in the dot plot of the ladder; the table has them all.
 MAX_SINGLES = 8
+#: Searches whose parameters are drawn; the table has the trials of them all.
+MAX_DETAILS = 4
 PICTURE_WINDOWS = ("brain", "subdural", "bone")
 
 
@@ -75,7 +78,15 @@ def render_page(facts: Facts, workspace: Workspace) -> str:
         breakable=breakable,
         public=identities_of(workspace).hide,
     )
-    page = environment.get_template(TEMPLATE).render(facts=facts, labels=LABELS, figures=draw_figures(facts))
+    page = environment.get_template(TEMPLATE).render(
+        facts=facts,
+        labels=LABELS,
+        figures=draw_figures(facts),
+        max_details=MAX_DETAILS,
+        most_drawn=search_plots.MAX_DRAWN,
+        most_parameters=search_plots.MAX_PARAMETERS,
+        meanings={name: method.meaning for name, method in IMPORTANCES.items()},
+    )
     return "\n".join(line.rstrip() for line in page.splitlines() if line.strip()) + "\n"
 
 
@@ -107,15 +118,32 @@ def draw_figures(facts: Facts) -> dict[str, Any]:
 
 def _search_figures(search: SearchFacts, prior_loss: float | None) -> dict[str, str]:
     figures = {}
-    curves = [(row.status, row.curve) for row in search.rows if row.curve]
+    curves = search_plots.thinned([row.curve for row in search.rows if row.curve.points])
     if curves:
-        figures["curves"] = plots.learning_curves(curves, prior_loss)
+        figures["curves"] = search_plots.learning_curves(curves, prior_loss)
     spent = spent_and_best(search.rows)
     if spent:
-        figures["best"] = plots.best_so_far(spent, prior_loss)
+        figures["best"] = search_plots.best_so_far(spent, prior_loss)
     groups = by_window_set(search.rows)
     if len(groups) > 1:
-        figures["windows"] = plots.window_strip(groups, prior_loss)
+        figures["windows"] = search_plots.window_strip(groups, prior_loss)
+    for detail in search.details[:MAX_DETAILS]:
+        figures |= _detail_figures(detail)
+    return figures
+
+
+def _detail_figures(detail: SearchDetail) -> dict[str, str]:
+    """Figures of one search's parameters, each under its kind and the search's name."""
+    figures = {}
+    shares = {one.method: (one.shares, one.chance) for one in detail.importances if one.shares}
+    if shares:
+        figures[f"importance {detail.name}"] = search_plots.importance_bars(detail.name, shares)
+    axes = detail.axes[: search_plots.MAX_PARAMETERS]
+    ranked = sorted(detail.points, key=lambda point: point.rank)
+    if axes and len(ranked) > 1:
+        points = search_plots.thinned(ranked)
+        figures[f"slices {detail.name}"] = search_plots.slices(detail.name, axes, points, detail.what)
+        figures[f"parallel {detail.name}"] = search_plots.parallel_coordinates(detail.name, axes, points, detail.what)
     return figures
 
 

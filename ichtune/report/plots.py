@@ -2,7 +2,8 @@
 
 import base64
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -11,31 +12,20 @@ from matplotlib.ticker import MaxNLocator
 
 from ichtune.report.svg import (
     BLUE,
-    CYCLE,
     GREEN,
     INK,
     MUTED,
     ORANGE,
     PAPER,
-    PURPLE,
-    VERMILION,
     draw_svg,
 )
 from ichtune.windows import Window, window_image
 
-#: Colour, line and mark of each way that a trial can have ended.
-STATUS_STYLE: dict[str, tuple[str, str, str]] = {
-    "finished": (BLUE, "-", "o"),
-    "stopped": (ORANGE, "-", "s"),
-    "failed": (VERMILION, "--", "x"),
-    "interrupted": (PURPLE, ":", "^"),
-}
-OTHER_STATUS = (MUTED, "-", "o")
-#: Multiples of it, modulo 1, never crowd.
-GOLDEN = 0.6180339887
 LOSS = "weighted log loss"
 #: Losses beyond this multiple of the prior's are cut off: one diverged trial must not flatten all others.
 CUT_AT_PRIORS = 1.5
+#: A prior's loss beyond this multiple of every loss is not drawn.
+FAR_ABOVE = 1.4
 #: Side of a picture of a slice, pixels.
 PICTURE_PX = 192
 
@@ -67,7 +57,7 @@ def ladder_plot(rows: Sequence[Mapping[str, float | str | None]]) -> str:
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_xlabel(f"{LOSS} (lower is better)")
         axes.grid(axis="y", visible=False)
-        _legend(axes, ncols=3, handletextpad=0.2)
+        legend(axes, ncols=3, handletextpad=0.2)
 
     return draw_svg("ladder", "Score ladder as a dot plot", draw, width_in=6.2, height_in=1.2 + 0.32 * len(rows))
 
@@ -87,94 +77,9 @@ def reliability_plot(points: Sequence[Mapping[str, float]]) -> str:
         axes.plot(x, y, color=BLUE, marker="o", markersize=5, linewidth=1.2, label="blend, 95 % interval")
         axes.set(xlabel="predicted probability of any", ylabel="share that has a bleed")
         axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
-        _legend(axes, ncols=2)
+        legend(axes, ncols=2)
 
     return draw_svg("reliability", "Reliability curve of the blend for the label any", draw, height_in=3.8)
-
-
-def learning_curves(curves: Sequence[tuple[str, Sequence[tuple[int, float]]]], prior_loss: float | None) -> str:
-    """Validation loss of every trial by epoch.
-
-    Args:
-        curves: status and ``(epoch, loss)`` points of each trial.
-        prior_loss: loss of the label rates alone, drawn as a line; None draws none.
-    """
-
-    def draw(axes: Axes) -> None:
-        for status in _statuses(status for status, _ in curves):
-            color, line, marker = STATUS_STYLE.get(status, OTHER_STATUS)
-            label: str | None = status
-            for points in (points for s, points in curves if s == status and points):
-                epochs, losses = zip(*points, strict=True)
-                # only where a curve ends is there a mark: it shows a curve of one epoch too
-                axes.plot(epochs, losses, line, color=color, alpha=0.75, lw=1.3, label=label)
-                axes.plot(epochs[-1:], losses[-1:], marker, color=color, alpha=0.75, ms=4)
-                label = None
-        _prior_line(axes, [loss for _, points in curves for _, loss in points], prior_loss)
-        axes.set(xlabel="epoch", ylabel=f"validation {LOSS}")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        _legend(axes, ncols=5)
-
-    return draw_svg("curves", "Learning curves of all trials", draw, height_in=3.6)
-
-
-def best_so_far(searches: Mapping[str, Sequence[tuple[int, float]]], prior_loss: float | None) -> str:
-    """Lowest loss seen against epochs spent.
-
-    Args:
-        searches: for each search, in the order of its trials, epochs spent so far and that trial's best loss.
-        prior_loss: as in ``learning_curves``.
-    """
-
-    def draw(axes: Axes) -> None:
-        for (name, points), color in zip(searches.items(), _colors(len(searches)), strict=True):
-            spent = [epochs for epochs, _ in points]
-            losses = np.array([loss for _, loss in points])
-            axes.plot(spent, losses, "o", color=color, alpha=0.45, ms=4, mec="none")
-            best = np.minimum.accumulate(losses)
-            axes.step(spent, best, where="post", color=color, lw=1.8, label=name)
-        _prior_line(axes, [loss for points in searches.values() for _, loss in points], prior_loss)
-        axes.set(xlabel="epochs spent, all trials", ylabel=f"best {LOSS}")
-        _legend(axes, ncols=3)
-
-    return draw_svg("best", "Best loss so far against epochs spent", draw, height_in=3.6)
-
-
-def window_strip(groups: Mapping[str, Sequence[tuple[str, float]]], prior_loss: float | None) -> str:
-    """Best loss of each trial by window set, one row a set.
-
-    Args:
-        groups: status and best loss of each trial, by window set, best set first.
-        prior_loss: as in ``learning_curves``.
-    """
-
-    def draw(axes: Axes) -> None:
-        dots = [
-            (status, loss, place + 0.4 * (n * GOLDEN % 1 - 0.5))  # spread out, the same way each time
-            for place, trials in enumerate(groups.values())
-            for n, (status, loss) in enumerate(trials)
-        ]
-        for status in _statuses(status for status, _, _ in dots):
-            color, _, marker = STATUS_STYLE.get(status, OTHER_STATUS)
-            x, y = zip(*[(loss, height) for s, loss, height in dots if s == status], strict=True)
-            axes.plot(x, y, marker, color=color, alpha=0.8, ms=5.5, label=status)
-        for place, trials in enumerate(groups.values()):
-            middle = float(np.median([loss for _, loss in trials]))
-            axes.plot([middle] * 2, [place - 0.32, place + 0.32], color=INK, lw=1.6)
-        _prior_line(axes, [loss for trials in groups.values() for _, loss in trials], prior_loss, vertical=True)
-        axes.set_yticks(range(len(groups)), list(groups))
-        axes.set_ylim(len(groups) - 0.5, -0.5)
-        axes.set_xlabel(f"best validation {LOSS} of a trial")
-        axes.grid(axis="y", visible=False)
-        _legend(axes, ncols=5, handletextpad=0.3)
-
-    return draw_svg(
-        "windows",
-        "Best loss of each trial by window set",
-        draw,
-        width_in=6.2,
-        height_in=1.3 + 0.36 * len(groups),
-    )
 
 
 def slices_per_series(counts: Sequence[int]) -> str:
@@ -225,7 +130,7 @@ def picture(hu_HW: np.ndarray, window: Window) -> str:
     return "data:image/png;base64," + base64.b64encode(png.tobytes()).decode("ascii")
 
 
-def _legend(axes: Axes, ncols: int, handletextpad: float = 0.5) -> None:
+def legend(axes: Axes, ncols: int, handletextpad: float = 0.5) -> None:
     """Put the legend above the axes, if there is anything to name."""
     handles, labels = axes.get_legend_handles_labels()
     if handles:
@@ -239,26 +144,23 @@ def _legend(axes: Axes, ncols: int, handletextpad: float = 0.5) -> None:
         )
 
 
-def _prior_line(axes: Axes, losses: Sequence[float], prior_loss: float | None, vertical: bool = False) -> None:
-    """Mark the prior's loss, and cut off losses far beyond it."""
+def prior_line(axes: Axes, losses: Sequence[float], prior_loss: float | None, vertical: bool = False) -> None:
+    """Mark the prior's loss, and cut off losses far beyond it.
+
+    Where every loss lies far below the prior's it is named and not drawn: it would press all others together.
+    """
     if prior_loss is None or not losses:
         return
+    style: dict[str, Any] = {"color": MUTED, "linewidth": 1, "linestyle": (0, (1, 2))}
+    if prior_loss > FAR_ABOVE * max(losses):
+        axes.plot([], [], label=f"prior: {prior_loss:.2f}, beyond the figure", **style)
+        return
     line = axes.axvline if vertical else axes.axhline
-    line(prior_loss, color=MUTED, linewidth=1, linestyle=(0, (1, 2)), label="prior")
+    line(prior_loss, label="prior", **style)
     cut = CUT_AT_PRIORS * prior_loss
     if max(losses) > cut and min(losses) < cut:
         limits = (axes.set_xlim, axes.set_ylim)[0 if vertical else 1]
         limits(min(losses) * 0.9, cut)
-
-
-def _statuses(seen: Iterable[str]) -> list[str]:
-    """The ways of ending that occur, in the table's order; unknown ones last."""
-    present = set(seen)
-    return [s for s in STATUS_STYLE if s in present] + sorted(present - set(STATUS_STYLE))
-
-
-def _colors(n: int) -> list[str]:
-    return [CYCLE[place % len(CYCLE)] for place in range(n)]
 
 
 def _or_nan(value: float | str | None) -> float:

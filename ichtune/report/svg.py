@@ -70,12 +70,17 @@ def draw_svg(
     Returns:
         ``<svg ...>...</svg>``, the same text for the same drawing.
     """
+    return draw_panels(name, description, lambda figure: draw(figure.add_subplot()), width_in, height_in)
+
+
+def draw_panels(name: str, description: str, draw: Callable[[Figure], None], width_in: float, height_in: float) -> str:
+    """Draw one figure with as many axes as ``draw`` adds to it; otherwise as ``draw_svg``."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         settings: Any = {**_STYLE, "svg.hashsalt": name}
         matplotlib.rcParams.update(settings)
         figure = Figure(figsize=(width_in, height_in), layout="constrained")
-        draw(figure.add_subplot())
+        draw(figure)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     return _inline(buffer.getvalue(), description, round(96 * width_in))

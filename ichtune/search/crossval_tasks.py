@@ -7,8 +7,12 @@ from typing import Any
 
 from ichtune.errors import NothingUsableError
 from ichtune.recipe import Recipe
+from ichtune.search.checks import check_data
 from ichtune.search.cluster import Cluster, ray_session
-from ichtune.search.study import MAX_FAILURES, check_data, n_concurrent, trial_resources, wants_gpu
+from ichtune.search.mirror import fetch_pixels, fetch_runs, fetch_sources, node_workspace, push
+from ichtune.search.node_folder import NodeFolder, fetched_file, trial_files
+from ichtune.search.packer import Packer
+from ichtune.search.tune_run import MAX_FAILURES
 from ichtune.space import Resources
 from ichtune.training.checks import check_weights
 from ichtune.training.crossval import FoldResult, TrainOptions, assemble_run, finished_fold, is_complete, train_fold
@@ -66,7 +70,10 @@ def train_recipes(
         DataError: weights or runs that a recipe starts from are not there.
         NothingUsableError: a fold failed; the message names it, and the others are kept.
     """
-    check_data(workspace, [(recipe.image_px, recipe.crop) for recipe in recipes])
+    inputs = [(recipe.image_px, recipe.crop) for recipe in recipes]
+    fetch_pixels(workspace, inputs)
+    fetch_runs(workspace, recipes)
+    check_data(workspace, inputs)
     k = workspace.fold_plan.k
     tasks = [FoldTask(recipe, fold) for recipe in recipes for fold in range(k)]
     options = options or TrainOptions()
@@ -79,7 +86,10 @@ def train_recipes(
         token = workspace.layout.searches / "ray_token"
         with ray_session(address, token, dashboard=False) as cluster:
             _run_tasks(workspace, waiting, tasks, resources, cluster, on_progress, options)
-    return [_assembled(workspace, recipe) for recipe in recipes]
+        fetch_runs(workspace, recipes)
+    runs = [_assembled(workspace, recipe) for recipe in recipes]
+    push(workspace, [workspace.layout.runs / recipe.recipe_id for recipe in recipes])
+    return runs
 
 
 def _assembled(workspace: Workspace, recipe: Recipe) -> RunResult:
@@ -100,17 +110,13 @@ def _run_tasks(
 ) -> None:
     import ray
 
-    asked = trial_resources(resources, cluster.n_gpus)
-    n_concurrent(asked, cluster)
-    n_threads = max(1, int(asked["cpu"]))
-    remote = ray.remote(num_cpus=asked["cpu"], num_gpus=asked.get("gpu", 0), max_retries=MAX_FAILURES)(_train_fold)
-    work = str(workspace.layout.root.resolve())
-    pending = {
-        remote.options(name=f"{task.recipe.recipe_id}|fold_{task.fold}|{task.recipe.summary}").remote(
-            work, task.recipe.to_dict(), task.fold, n_threads, wants_gpu(asked), options
-        ): task
-        for task in waiting
-    }
+    recipes = list(dict.fromkeys(task.recipe for task in waiting))
+    packer = Packer(workspace, resources, workspace.layout.runs, recipes, waiting[0].fold)
+    work, begun = workspace.origin or str(workspace.layout.root.resolve()), trial_files(workspace)
+    pending = {}
+    for task in waiting:
+        checkpoint = begun.get((task.recipe.recipe_id, task.fold))
+        pending[_started(packer.request(task.recipe), work, task, options, checkpoint)] = task
     failures: list[str] = []
     last: FoldResult | None = None
     while pending:
@@ -130,16 +136,41 @@ def _run_tasks(
         )
 
 
+def _started(request: dict[str, Any], work: str, task: FoldTask, options: TrainOptions, begun: str | None) -> Any:
+    """Hand a task to Ray and return its reference."""
+    import ray
+
+    asked = request["resources"]
+    remote = ray.remote(
+        num_cpus=asked["cpu"],
+        num_gpus=asked.get("gpu", 0),
+        memory=asked.get("memory"),
+        max_retries=MAX_FAILURES,
+    )(_train_fold)
+    name = f"{task.recipe.recipe_id}|fold_{task.fold}|{task.recipe.summary}"
+    return remote.options(name=name).remote(work, task.recipe.to_dict(), task.fold, request, options, begun)
+
+
 def _train_fold(
-    work: str, recipe: dict[str, Any], fold: int, n_threads: int, on_gpu: bool, options: TrainOptions
+    work: str, recipe: dict[str, Any], fold: int, request: dict[str, Any], options: TrainOptions, begun: str | None
 ) -> dict[str, Any]:
     from dataclasses import asdict
 
-    import torch
+    from ichtune.search.packing import pin_threads
+    from ichtune.training.memory import hold_to_share
 
-    torch.set_num_threads(n_threads)
+    pin_threads(int(request["n_threads"]))
+    device = device_for(request["wants_gpu"])
+    hold_to_share(device, request["resources"].get("gpu", 1.0), gpu_memory_mb=request["gpu_memory_mb"])
     chosen = Recipe.from_dict(recipe)
-    return asdict(train_fold(Workspace(work), chosen, fold, device_for(on_gpu), options=options))
+    workspace = node_workspace(work, None, frozenset({(chosen.image_px, chosen.crop)}))
+    files = NodeFolder(work, f"runs/{chosen.recipe_id}/fold_{fold}")
+    files.fetch()
+    fetch_sources(workspace, chosen, fold)
+    path = None if begun is None else fetched_file(work, begun)
+    result = train_fold(workspace, chosen, fold, device, on_epoch=lambda _: files.push(), options=options, begun=path)
+    files.push(gone=["resume.safetensors"])
+    return asdict(result)
 
 
 def _first_cause(error: Exception) -> str:

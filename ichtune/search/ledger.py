@@ -6,18 +6,19 @@ nor the sampler's history come back with it.
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ichtune.errors import ConfigError, DataError, StorageError
+from ichtune.errors import ConfigError, DataError, IchtuneError, StorageError
 from ichtune.recipe import Recipe
 from ichtune.tables import SCHEMA_VERSION
 from ichtune.version import __version__
 
-#: How a trial can have ended. ``interrupted`` is a trial with no end: it is taken up again.
-FINISHED, STOPPED, FAILED, INTERRUPTED = "finished", "stopped", "failed", "interrupted"
+#: How a trial can have ended. ``interrupted`` is a trial with no end: it is taken up again. ``duplicate`` is a proposal
+#: that was answered from the table.
+FINISHED, STOPPED, FAILED, INTERRUPTED, DUPLICATE = "finished", "stopped", "failed", "interrupted", "duplicate"
 
 
 @dataclass
@@ -29,9 +30,17 @@ class TrialRecord:
         parameters: the searched values, by flat name.
         optuna: the proposal in Optuna's own terms, ``params`` and ``distributions``.
         recipe: what was trained.
-        status: ``finished``, ``stopped`` (by the scheduler), ``failed`` or ``interrupted``.
+        status: ``finished``, ``stopped`` (at a rung; it may be promoted later), ``failed``, ``duplicate`` or
+            ``interrupted``.
         reason: why it failed, else empty.
-        curve: one mapping an epoch, as ``EpochResult``, in order.
+        curve: one mapping an epoch, in order: ``epoch`` (counted over all that the trial trains), ``fold``, losses,
+            ``lr``, ``seconds`` (of the epoch and of judging it), ``images_per_second``, ``cost`` (whole epochs that it
+            is worth); where it was judged also ``rung`` and ``rung_loss``.
+        to_end: whether it was promoted for good, and is judged no more.
+        promoted_at: epochs that it had when it was last promoted.
+        n_before_end: trials that had been proposed when it last ended, itself among them.
+        duplicate_of: number of the trial of the same recipe, None where there is none before it.
+        from_search: the other search to which ``duplicate_of`` belongs, empty for this one.
     """
 
     trial: int
@@ -41,11 +50,22 @@ class TrialRecord:
     status: str = INTERRUPTED
     reason: str = ""
     curve: list[dict[str, Any]] = field(default_factory=list)
+    to_end: bool = False
+    promoted_at: int = 0
+    n_before_end: int = 0
+    duplicate_of: int | None = None
+    from_search: str = ""
 
     @property
     def ended(self) -> bool:
-        """Whether the trial will not be run again."""
+        """Whether nothing of the trial is left to be done, unless it is promoted."""
         return self.status != INTERRUPTED
+
+    @property
+    def awaits_judgement(self) -> bool:
+        """Whether it stands at a rung and nobody has decided yet whether it goes on."""
+        at_rung = bool(self.curve) and "rung" in self.curve[-1]
+        return not self.ended and at_rung and not self.to_end and self.promoted_at < len(self.curve)
 
     @property
     def losses(self) -> list[float]:
@@ -63,9 +83,21 @@ class TrialRecord:
         return self.losses[-1] if self.curve else None
 
     @property
+    def rung_losses(self) -> dict[int, float]:
+        """Loss at each rung that the trial has reached, by the rung's number, in order."""
+        return {int(epoch["rung"]): float(epoch["rung_loss"]) for epoch in self.curve if "rung" in epoch}
+
+    @property
     def seconds(self) -> float:
-        """Seconds spent in its epochs."""
+        """Seconds spent in its epochs and in judging them."""
         return sum(float(epoch["seconds"]) for epoch in self.curve)
+
+    @property
+    def n_epochs_spent(self) -> float:
+        """Whole epochs' worth of training that was spent on it, branches included."""
+        if self.duplicate_of is not None:
+            return 0.0
+        return sum(float(epoch.get("cost", 1.0)) for epoch in self.curve)
 
 
 class Ledger:
@@ -73,10 +105,22 @@ class Ledger:
 
     Args:
         path: ``ledger.jsonl`` in the search's folder.
+        on_append: keeps a line somewhere else before it is written here; what it raises, the writing raises.
+
+    Attributes:
+        failure: why a line could not be written. None is written after it: what was decided since is not known.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, on_append: Callable[[str], None] | None = None) -> None:
         self.path = path
+        self.failure: IchtuneError | None = None
+        self._on_append = on_append
+        self._forget()
+
+    def _forget(self) -> None:
+        self._read_bytes, self._n_lines = 0, 0
+        self._about: dict[str, Any] | None = None
+        self._trials: dict[int, TrialRecord] = {}
 
     def open(self, about: Mapping[str, Any], notes: Mapping[str, Any] | None = None) -> None:
         """Start the ledger, or check that it was started for the same thing.
@@ -104,10 +148,10 @@ class Ledger:
 
     def about(self) -> dict[str, Any]:
         """Return what the search was started with."""
-        events = list(self._events())
-        if not events or events[0].get("event") != "search":
+        self._catch_up()
+        if self._about is None:
             raise DataError(f"{self.path} is no ledger of a search; move it away to start anew")
-        return {k: v for k, v in events[0].items() if k != "event"}
+        return dict(self._about)
 
     def start(self, record: TrialRecord) -> None:
         """Write that a trial is proposed, before anything of it runs."""
@@ -126,43 +170,96 @@ class Ledger:
         self._append({"event": "epoch", "trial": trial, **epoch})
 
     def end(self, trial: int, status: str, reason: str = "") -> None:
-        """Write that a trial will not be run again."""
+        """Write how a trial ended; one that was stopped at a rung may yet ``go_on``."""
         self._append({"event": "end", "trial": trial, "status": status, "reason": reason})
 
-    def records(self) -> list[TrialRecord]:
-        """Return every trial, by number. An epoch that was told twice counts once, as told first."""
-        trials: dict[int, TrialRecord] = {}
-        for event in self._events():
-            kind = event.get("event")
-            if kind == "start":
-                recipe = Recipe.from_dict(event["recipe"])
-                trials[event["trial"]] = TrialRecord(event["trial"], event["parameters"], event["optuna"], recipe)
-            elif kind == "epoch":
-                record = trials[event["trial"]]
-                if event["epoch"] == len(record.curve) + 1:
-                    record.curve.append({k: v for k, v in event.items() if k not in ("event", "trial")})
-            elif kind == "end":
-                record = trials[event["trial"]]
-                record.status, record.reason = event["status"], event["reason"]
-        return [trials[number] for number in sorted(trials)]
+    def duplicate(self, trial: int, of: int, search: str = "", curve: Sequence[Mapping[str, Any]] = ()) -> None:
+        """Write that a proposal is answered by a trial of the same recipe, of this search or of another one.
 
-    def _events(self) -> Iterable[dict[str, Any]]:
+        Args:
+            trial: the proposal.
+            of: number of the trial that answers it.
+            search: name of the other search, with the finished curve of its trial.
+            curve: of the trial of the other search.
+        """
+        about = {"event": "duplicate", "trial": trial, "of": of, "search": search, "curve": [dict(e) for e in curve]}
+        self._append(about)
+
+    def go_on(self, trial: int, *, to_end: bool = False) -> None:
+        """Write that a stopped trial is promoted.
+
+        Args:
+            trial: its number.
+            to_end: it is judged no more.
+        """
+        self._append({"event": "go_on", "trial": trial, "to_end": to_end})
+
+    def records(self) -> list[TrialRecord]:
+        """Return every trial, by number. An epoch that was told twice counts once, as told first.
+
+        The records are the ledger's own and grow with it; only what is new in the file is read.
+        """
+        self._catch_up()
+        return [self._trials[number] for number in sorted(self._trials)]
+
+    def _catch_up(self) -> None:
+        """Read the whole lines that were written since the last look."""
         try:
-            text = self.path.read_text(encoding="utf-8")
+            if self.path.stat().st_size < self._read_bytes:
+                self._forget()  # another file by the same name
+            with self.path.open("rb") as file:
+                file.seek(self._read_bytes)
+                text = file.read()
         except OSError as error:
             raise DataError(f"cannot read {self.path}: {error.strerror}; run `ichtune search` first") from error
-        lines = text.split("\n")
-        for number, line in enumerate(lines, start=1):
+        whole = text.rfind(b"\n") + 1  # what follows is being written, or was cut by a kill
+        for line in text[:whole].split(b"\n")[:-1]:
+            self._n_lines += 1
             try:
-                if line:
-                    yield json.loads(line)
-            except ValueError as error:
-                if number == len(lines):  # no newline yet: being written, or cut by a kill
-                    return
-                raise DataError(f"{self.path}:{number} is damaged ({error}); restore the file from a copy") from error
+                self._take(json.loads(line))
+            except (ValueError, LookupError, TypeError) as error:
+                where = f"{self.path}:{self._n_lines}"
+                self._forget()
+                raise DataError(f"{where} is damaged ({error!r}); restore the file from a copy") from error
+        self._read_bytes += whole
+
+    def _take(self, event: dict[str, Any]) -> None:
+        kind = event.get("event")
+        if kind == "search":
+            self._about = {key: value for key, value in event.items() if key != "event"}
+            return
+        number = event["trial"]
+        if kind == "start":
+            recipe = Recipe.from_dict(event["recipe"])
+            self._trials[number] = TrialRecord(number, event["parameters"], event["optuna"], recipe)
+            return
+        record = self._trials[number]
+        if kind == "epoch" and event["epoch"] == len(record.curve) + 1:
+            record.curve.append({key: value for key, value in event.items() if key not in _FRAME})
+        elif kind == "end":
+            record.status, record.reason = event["status"], event["reason"]
+            record.n_before_end = len(self._trials)
+        elif kind == "go_on":
+            record.status, record.to_end = INTERRUPTED, record.to_end or event["to_end"]
+            record.promoted_at = len(record.curve)
+        elif kind == "duplicate":
+            record.duplicate_of, record.from_search = event["of"], event["search"]
+            record.curve, record.status = event["curve"], FINISHED if event["curve"] else DUPLICATE
+            record.n_before_end = len(self._trials)
 
     def _append(self, event: Mapping[str, Any]) -> None:
+        if self.failure is not None:
+            raise self.failure
+        try:
+            self._write(event)
+        except IchtuneError as error:
+            self.failure = error
+            raise
+
+    def _write(self, event: Mapping[str, Any]) -> None:
         line = json.dumps({"schema_version": SCHEMA_VERSION, "ichtune_version": __version__, **event}, sort_keys=True)
+        if self._on_append is not None:
+            self._on_append(line)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a", encoding="utf-8") as file:
@@ -171,6 +268,10 @@ class Ledger:
                 os.fsync(file.fileno())
         except OSError as error:
             raise StorageError(f"cannot write {self.path}: {error.strerror}; free the disk and continue") from error
+
+
+#: Keys of a line that say nothing of the epoch in it.
+_FRAME = ("event", "trial", "schema_version", "ichtune_version")
 
 
 def _mend_torn_end(path: Path) -> None:

@@ -1,63 +1,38 @@
 """SEARCHERS: who proposes the next trial. Optuna samples; the ledger is its only memory.
 
-The study that a sampler sees is rebuilt from the ledger at every proposal, and the sampler is seeded by the search's
-seed and the trial's number. A proposal is therefore a function of the trials so far, and a search that was killed
-proposes what it would have proposed.
+The study that a sampler sees is built from the ledger, and the sampler is seeded by the search's seed, the trial's
+number and the attempt. A proposal is therefore a function of the trials so far, and a search that was killed proposes
+what it would have proposed.
 """
 
-import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import count, islice, repeat
 from typing import Any
 
 import numpy as np
 import optuna
-from optuna.distributions import distribution_to_json, json_to_distribution
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
-from optuna.trial import TrialState, create_trial
-from ray.tune.search import Searcher
+from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
+from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from ichtune.errors import ConfigError, nearest
-from ichtune.search.ledger import FAILED, FINISHED, STOPPED, Ledger, TrialRecord
-from ichtune.search.names import METRIC
-from ichtune.space import Space, fixed_values, propose
+from ichtune.search.comparable import comparable_losses, is_repeated
+from ichtune.search.ledger import FAILED, TrialRecord
+from ichtune.search.point_sets import grid_point, quasi_random_point
+from ichtune.space import Proposal, Space, fixed_values, propose
 
 #: Trials that TPE draws at random before it trusts what it has seen.
 N_STARTUP_TRIALS = 8
-
-
-def _tpe(seed: int) -> BaseSampler:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # group: spaces with conditions
-        return TPESampler(
-            seed=seed,
-            n_startup_trials=N_STARTUP_TRIALS,
-            n_ei_candidates=24,
-            multivariate=True,
-            group=True,
-            constant_liar=True,
-        )
-
-
-def _random(seed: int) -> BaseSampler:
-    return RandomSampler(seed=seed)
-
-
-#: Samplers by the name that a search space gives as ``algorithm``.
-SEARCHERS: dict[str, Callable[[int], BaseSampler]] = {"tpe": _tpe, "random": _random}
-
-
-def find_searcher(name: str) -> Callable[[int], BaseSampler]:
-    """Return a sampler's factory by name; ``ConfigError`` with the nearest one otherwise."""
-    if name not in SEARCHERS:
-        raise ConfigError(f"unknown search algorithm {name!r}. {nearest(name, SEARCHERS)}")
-    return SEARCHERS[name]
+#: Draws before a proposal that was tried already, or that breaks a constraint, is taken as it is, or is an error.
+N_ATTEMPTS, N_FEASIBLE_ATTEMPTS = 16, 1000
 
 
 class OptunaChooser:
     """Answers a search space's questions from an Optuna trial."""
 
-    def __init__(self, trial: optuna.Trial) -> None:
+    def __init__(self, trial: optuna.trial.BaseTrial) -> None:
         self._trial = trial
 
     def categorical(self, name: str, choices: Sequence[Any]) -> Any:
@@ -73,98 +48,196 @@ class OptunaChooser:
         return self._trial.suggest_int(name, low, high, log=log, step=step)
 
 
-def study_of(records: Sequence[TrialRecord]) -> optuna.Study:
-    """Tell the truth about every trial to a new Optuna study in memory.
+def study_of(records: Sequence[TrialRecord], told: Sequence[FrozenTrial] = ()) -> optuna.Study:
+    """Tell a new Optuna study in memory about every trial that a sampler can learn from.
 
-    A stopped trial is PRUNED with its intermediate values (it is not known how it would have ended), a failed one
-    FAIL, one that still runs RUNNING, which lets the sampler keep away from it.
+    A trial that was judged at a rung or finished is told with its ``comparable_losses``, a failed one as FAIL, one that
+    runs and was not judged yet as RUNNING, which lets the sampler keep away from it. What repeats a trial of this
+    search is not told again.
+
+    Args:
+        records: trials of this search.
+        told: trials of earlier searches, in this one's terms.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(direction="minimize")
-    for record in records:
-        study.add_trial(_frozen(record))
+    losses = comparable_losses(records)
+    study.add_trials([*told, *(_frozen(r, losses.get(r.trial)) for r in records if not is_repeated(r))])
     return study
 
 
-def _frozen(record: TrialRecord) -> optuna.trial.FrozenTrial:
-    distributions = {k: json_to_distribution(v) for k, v in record.optuna["distributions"].items()}
-    values = {step: loss for step, loss in enumerate(record.losses, start=1) if math.isfinite(loss)}
-    state = TrialState.RUNNING
-    if record.status == FINISHED:
-        state = TrialState.COMPLETE
-    elif record.status == STOPPED:
-        state = TrialState.PRUNED
-    elif record.status == FAILED:
-        state = TrialState.FAIL
-    return create_trial(
-        state=state,
-        value=record.last_loss if state is TrialState.COMPLETE else None,
-        params=record.optuna["params"],
-        distributions=distributions,
-        intermediate_values=values,
-    )
+def _frozen(record: TrialRecord, loss: float | None) -> FrozenTrial:
+    distributions = _distributions(record.optuna["distributions"])
+    unlike = TrialState.FAIL if record.status == FAILED else TrialState.RUNNING
+    state = unlike if loss is None else TrialState.COMPLETE
+    value = loss if state is TrialState.COMPLETE else None
+    return create_trial(state=state, value=value, params=record.optuna["params"], distributions=distributions)
 
 
-def propose_trial(space: Space, records: Sequence[TrialRecord], number: int) -> TrialRecord:
+_READ: dict[str, BaseDistribution] = {}
+
+
+def _distributions(written: Mapping[str, str]) -> dict[str, BaseDistribution]:
+    """Read distributions from JSON; a search writes the same few thousands of times."""
+    for text in written.values():
+        if text not in _READ:
+            _READ[text] = json_to_distribution(text)
+    return {name: _READ[text] for name, text in written.items()}
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a searcher is asked: points of the space for trial ``number``, until one is taken.
+
+    Attributes:
+        space: the search space.
+        records: every trial before.
+        number: the trial's number, from 0.
+        told: trials of earlier searches, in Optuna's terms.
+    """
+
+    space: Space
+    records: Sequence[TrialRecord]
+    number: int
+    told: Sequence[FrozenTrial] = field(default=(), repr=False)
+
+    def seed(self, attempt: int) -> int:
+        """Return a seed for one draw and no other."""
+        entropy = [self.space.search.seed, self.number] + ([attempt] if attempt else [])
+        return int(np.random.SeedSequence(entropy).generate_state(1)[0])
+
+
+#: Answers a question with Optuna trials that give the space's values; ends where there are no points left.
+Searcher = Callable[[Question], Iterator[optuna.Trial | optuna.trial.FixedTrial]]
+
+
+def _sampled(sampler: Callable[[int], BaseSampler]) -> Searcher:
+    """Return the searcher that asks one of Optuna's samplers.
+
+    A draw that is not taken stays with the study as a trial that runs, so that the next one keeps away from it.
+    """
+
+    def ask(question: Question) -> Iterator[optuna.Trial]:
+        study, starts = study_of(question.records, question.told), question.space.start_with
+        if question.number < len(starts):
+            study.enqueue_trial(fixed_values(question.space, starts[question.number]))
+        for attempt in count():
+            study.sampler = sampler(question.seed(attempt))
+            yield study.ask()
+
+    return ask
+
+
+def _quasi_random(question: Question) -> Iterator[optuna.trial.FixedTrial]:
+    space, number = question.space, question.number
+    start = fixed_values(space, space.start_with[number]) if number < len(space.start_with) else None
+    for attempt in count():
+        point = quasi_random_point(space, number + N_ATTEMPTS * attempt, space.search.seed, start)
+        yield optuna.trial.FixedTrial(point)
+
+
+def _grid(question: Question) -> Iterator[optuna.trial.FixedTrial]:
+    n_starts = len(question.space.start_with)
+    if question.number < n_starts:
+        yield from _quasi_random(question)
+        return
+    # one that was tried as a start is no reason to leave the order, in which every point is found by its number alone
+    point = grid_point(question.space, question.number - n_starts)
+    if point is not None:
+        yield from repeat(optuna.trial.FixedTrial(point))
+
+
+def _tpe(seed: int) -> BaseSampler:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # group: spaces with conditions
+        return TPESampler(
+            seed=seed,
+            n_startup_trials=N_STARTUP_TRIALS,
+            n_ei_candidates=24,
+            multivariate=True,
+            group=True,
+            constant_liar=True,
+        )
+
+
+def _gp(seed: int) -> BaseSampler:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return GPSampler(seed=seed, n_startup_trials=N_STARTUP_TRIALS, deterministic_objective=False)
+
+
+def _random(seed: int) -> BaseSampler:
+    return RandomSampler(seed=seed)
+
+
+#: Searchers by the name that a search space gives as ``algorithm``.
+SEARCHERS: dict[str, Searcher] = {
+    "tpe": _sampled(_tpe),
+    "gp": _sampled(_gp),
+    "random": _sampled(_random),
+    "quasi_random": _quasi_random,
+    "grid": _grid,
+}
+
+
+def find_searcher(name: str) -> Searcher:
+    """Return a searcher by name; ``ConfigError`` with the nearest one otherwise."""
+    if name not in SEARCHERS:
+        raise ConfigError(f"unknown search algorithm {name!r}. {nearest(name, SEARCHERS)}")
+    return SEARCHERS[name]
+
+
+def propose_trial(
+    space: Space, records: Sequence[TrialRecord], number: int, told: Sequence[FrozenTrial] = ()
+) -> TrialRecord | None:
     """Propose trial ``number``, knowing ``records``; the same arguments give the same proposal.
+
+    Draws that break a constraint are drawn again; so are, a few times, draws that were tried already. If all of these
+    were, the record says of which trial it is a duplicate.
 
     Args:
         space: the search space; its ``start_with`` entries are the first trials.
         records: every trial before it.
         number: the trial's number, from 0.
+        told: trials of earlier searches, in this space's terms.
+
+    Returns:
+        The proposal; None when the searcher has no point left.
+
+    Raises:
+        ConfigError: next to no point of the space satisfies its constraints.
     """
-    study = study_of(records)
-    entropy = np.random.SeedSequence([space.search.seed, number])
-    study.sampler = find_searcher(space.search.algorithm)(int(entropy.generate_state(1)[0]))
-    if number < len(space.start_with):
-        study.enqueue_trial(fixed_values(space, space.start_with[number]))
-    trial = study.ask()
-    proposal = propose(space, OptunaChooser(trial))
+    searcher, tried = find_searcher(space.search.algorithm), {r.recipe.recipe_id: r.trial for r in reversed(records)}
+    n_tried, broken, repeated = 0, "", None
+    draws = searcher(Question(space, records, number, told))
+    for trial in islice(draws, N_FEASIBLE_ATTEMPTS):
+        proposal, why = _proposal(space, trial)
+        if proposal is None:
+            broken = why
+            continue
+        record = _record(number, trial, proposal)
+        record.duplicate_of = tried.get(record.recipe.recipe_id)
+        n_tried += 1
+        if record.duplicate_of is None or n_tried >= N_ATTEMPTS:
+            return record
+        repeated = record
+    if repeated is not None or not broken:
+        return repeated
+    raise ConfigError(f"{N_FEASIBLE_ATTEMPTS} draws broke a constraint of the space, the last one: {broken}; loosen it")
+
+
+def _proposal(space: Space, trial: optuna.Trial | optuna.trial.FixedTrial) -> tuple[Proposal | None, str]:
+    """Return what a trial proposes, or None and why it cannot be: a constraint, or values that exclude each other."""
+    try:
+        proposal = propose(space, OptunaChooser(trial))
+    except ConfigError as error:
+        return None, str(error)
+    return (None, proposal.violated) if proposal.violated else (proposal, "")
+
+
+def _record(number: int, trial: optuna.Trial | optuna.trial.FixedTrial, proposal: Proposal) -> TrialRecord:
     told = {
         "params": dict(trial.params),
         "distributions": {name: distribution_to_json(d) for name, d in trial.distributions.items()},
     }
     return TrialRecord(number, dict(proposal.parameters), told, proposal.recipe)
-
-
-class LedgerSearcher(Searcher):
-    """Feeds Ray Tune: trials that were interrupted first, then new proposals, until ``n_trials`` are started.
-
-    Args:
-        space: what to search.
-        ledger: the search's memory; proposals are written to it before they run.
-        n_trials: how many trials the search has in all.
-        config_of: turns a record into the configuration that a trial receives.
-    """
-
-    def __init__(
-        self, space: Space, ledger: Ledger, n_trials: int, config_of: Callable[[TrialRecord], dict[str, Any]]
-    ) -> None:
-        super().__init__(metric=METRIC, mode="min")
-        self._space = space
-        self._ledger = ledger
-        self._n_trials = n_trials
-        self._config_of = config_of
-        self._interrupted = [record.trial for record in ledger.records() if not record.ended]
-
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:  # type: ignore[override]
-        """Return the next configuration, or that there is none."""
-        records = self._ledger.records()
-        if self._interrupted:
-            number = self._interrupted.pop(0)
-            return self._config_of(next(record for record in records if record.trial == number))
-        number = len(records)
-        if number >= self._n_trials:
-            return str(Searcher.FINISHED)
-        record = propose_trial(self._space, records, number)
-        self._ledger.start(record)
-        return self._config_of(record)
-
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Nothing to do: the next proposal reads the ledger, where the end of the trial is written."""
-
-    def save(self, checkpoint_path: str) -> None:
-        """Nothing to do: the ledger is the state."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Nothing to do: the ledger is the state."""

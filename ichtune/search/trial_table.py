@@ -2,6 +2,8 @@
 
 import json
 import math
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,22 @@ def lock_path(layout: Layout, search: str) -> Path:
     return layout.searches / search / ".lock"
 
 
+def holder_path(layout: Layout, search: str) -> Path:
+    """Return where it is noted who held a search's lease when its workspace, at a URL, was last looked at."""
+    return layout.searches / search / "holder.json"
+
+
+def is_running(layout: Layout, search: str) -> bool:
+    """Say whether a search runs now: on this machine, or, by the clocks, on another one at the workspace's URL."""
+    if is_held(lock_path(layout, search)):
+        return True
+    try:
+        holder = json.loads(holder_path(layout, search).read_text(encoding="utf-8"))
+        return bool(time.time() < holder["alive_until"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+
+
 def all_records(layout: Layout) -> dict[str, list[TrialRecord]]:
     """Read the ledgers of every search in a workspace, by the search's name.
 
@@ -38,6 +56,32 @@ def all_records(layout: Layout) -> dict[str, list[TrialRecord]]:
     if not paths:
         raise DataError(f"no search in {layout.searches}: run `ichtune search --space windows.yaml` first")
     return {path.parent.name: Ledger(path).records() for path in paths}
+
+
+def trial_checkpoints(layout: Layout, exists: Callable[[Path], bool] = Path.is_file) -> dict[tuple[str, int], Path]:
+    """Return the checkpoints that trials have left, by recipe_id and the fold held out; the longest of several.
+
+    A winner's trial has been trained on its fold already: in cross-validation that fold costs nothing more.
+
+    Args:
+        layout: of the workspace.
+        exists: says whether there is a file.
+    """
+    found: dict[tuple[str, int], tuple[int, Path]] = {}
+    for search in sorted(path.parent.name for path in layout.searches.glob("*/ledger.jsonl")):
+        ledger = Ledger(ledger_path(layout, search))
+        for record in ledger.records():
+            for fold in ledger.about()["folds"]:
+                path = trial_folder(layout, search, record.trial) / f"checkpoint_fold_{fold}.safetensors"
+                key, length = (record.recipe.recipe_id, int(fold)), len(record.curve)
+                if exists(path) and length > found.get(key, (-1, path))[0]:
+                    found[key] = length, path
+    return {key: path.resolve() for key, (_, path) in found.items()}
+
+
+def trial_folder(layout: Layout, search: str, trial: int) -> Path:
+    """Return where a trial of a search keeps its checkpoints."""
+    return layout.searches / search / "trials" / f"{trial:04d}"
 
 
 def write_trials(layout: Layout) -> None:
@@ -54,38 +98,28 @@ def _row(search: str, record: TrialRecord) -> dict[str, Any]:
         "status": record.status,
         "reason": record.reason,
         "epochs": len(record.curve),
+        "epochs_spent": record.n_epochs_spent,
+        "n_rungs": len(record.rung_losses),
+        "rung_loss": _or_nan(next(reversed(record.rung_losses.values()), None)),
+        "duplicate_of": _answered_by(record),
         "best_loss": _or_nan(record.best_loss),
         "last_loss": _or_nan(record.last_loss),
         "seconds": record.seconds,
         "recipe": json.dumps(record.recipe.to_dict(), sort_keys=True),
         "parameters": json.dumps(record.parameters, sort_keys=True),
+        "optuna": json.dumps(record.optuna, sort_keys=True),
         "curve": json.dumps(record.curve, sort_keys=True),
     }
 
 
+def _answered_by(record: TrialRecord) -> str:
+    if record.duplicate_of is None:
+        return ""
+    return f"{record.from_search}/{record.duplicate_of}" if record.from_search else str(record.duplicate_of)
+
+
 def _or_nan(value: float | None) -> float:
     return math.nan if value is None else value
-
-
-def leaderboard(layout: Layout, search: str | None = None) -> list[dict[str, Any]]:
-    """Rank the trials of one search, or of all: best loss first, those without a loss last.
-
-    Returns:
-        A mapping a trial: ``search``, ``trial``, ``recipe_id``, ``status``, ``epochs``, ``best_loss``, ``seconds``,
-        ``reason`` and the searched parameters by name. Absent figures are None.
-    """
-    rows = []
-    for name, records in _chosen(layout, search).items():
-        is_running = is_held(lock_path(layout, name))
-        for record in records:
-            row = {key: value for key, value in _row(name, record).items() if key not in _LONG}
-            row["best_loss"], row["last_loss"] = record.best_loss, record.last_loss
-            row["status"] = RUNNING if is_running and not record.ended else record.status
-            rows.append({**record.parameters, **row})
-    return sorted(rows, key=lambda row: (row["best_loss"] is None, row["best_loss"], row["search"], row["trial"]))
-
-
-_LONG = ("recipe", "parameters", "curve")
 
 
 def _chosen(layout: Layout, search: str | None) -> dict[str, list[TrialRecord]]:

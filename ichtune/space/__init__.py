@@ -1,11 +1,16 @@
 """The search-space grammar: YAML in, parameters and recipes out; knows neither Ray nor Optuna."""
 
+from ichtune.space.constraints import Constraint
 from ichtune.space.corners import check_corners, combinations
+from ichtune.space.counting import SpaceSize, n_configurations, space_size
 from ichtune.space.domains import Chooser
 from ichtune.space.model import Parameter, Space
-from ichtune.space.proposals import Proposal, describe, fixed_values, n_configurations, propose
+from ichtune.space.proposals import Proposal, describe, fixed_values, propose
 from ichtune.space.reading import read_space
+from ichtune.space.sampling import RandomChooser, random_proposals
 from ichtune.space.settings import (
+    FIDELITIES,
+    JUDGES,
     EarlyStop,
     FoldSettings,
     MetricSettings,
@@ -15,15 +20,20 @@ from ichtune.space.settings import (
 )
 
 __all__ = [
+    "FIDELITIES",
+    "JUDGES",
     "Chooser",
+    "Constraint",
     "EarlyStop",
     "FoldSettings",
     "MetricSettings",
     "Parameter",
     "Proposal",
+    "RandomChooser",
     "Resources",
     "SearchSettings",
     "Space",
+    "SpaceSize",
     "TrainSettings",
     "check_corners",
     "combinations",
@@ -31,5 +41,7 @@ __all__ = [
     "fixed_values",
     "n_configurations",
     "propose",
+    "random_proposals",
     "read_space",
+    "space_size",
 ]

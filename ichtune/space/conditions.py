@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ichtune.errors import ConfigError
+from ichtune.space.domains import label_of
 
 #: How a parent's value is compared with the operand, by the name that YAML uses.
 RELATIONS: dict[str, Callable[[Any, Any], bool]] = {
@@ -17,6 +18,17 @@ RELATIONS: dict[str, Callable[[Any, Any], bool]] = {
     "le": lambda value, operand: value <= operand,
     "lt": lambda value, operand: value < operand,
 }
+#: How each relation is said in a sentence, after "must be" or "is".
+RELATION_WORDS = {
+    "eq": "",
+    "ne": "other than ",
+    "in": "one of ",
+    "not_in": "none of ",
+    "ge": "at least ",
+    "gt": "above ",
+    "le": "at most ",
+    "lt": "below ",
+}
 #: Relations between numbers.
 ORDER_RELATIONS = ("ge", "gt", "le", "lt")
 #: Relations whose operand is a list.
@@ -24,8 +36,15 @@ LIST_RELATIONS = ("in", "not_in")
 
 
 @dataclass(frozen=True)
+class Reference:
+    """An operand that is another parameter's value."""
+
+    parameter: str
+
+
+@dataclass(frozen=True)
 class Test:
-    """One comparison of a parent parameter with an operand (a tuple for ``in`` and ``not_in``)."""
+    """One comparison of a parent parameter with an operand (a tuple for ``in`` and ``not_in``) or with a parameter."""
 
     __test__ = False  # not a test case, whatever pytest thinks of its name
 
@@ -33,9 +52,28 @@ class Test:
     relation: str
     operand: Any
 
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """The parameters that it compares."""
+        return (self.parent, self.operand.parameter) if isinstance(self.operand, Reference) else (self.parent,)
+
+    def is_decided(self, values: Mapping[str, Any]) -> bool:
+        """Say whether every parameter that it compares is active (in ``values``)."""
+        return all(name in values for name in self.parameters)
+
     def holds(self, values: Mapping[str, Any]) -> bool:
-        """Say whether the test holds; never where the parent is inactive (absent from ``values``)."""
-        return self.parent in values and RELATIONS[self.relation](values[self.parent], self.operand)
+        """Say whether the test holds; never where a parameter that it compares is inactive (absent from ``values``)."""
+        if not self.is_decided(values):
+            return False
+        operand = values[self.operand.parameter] if isinstance(self.operand, Reference) else self.operand
+        return RELATIONS[self.relation](values[self.parent], operand)
+
+    @property
+    def wanted(self) -> str:
+        """What the parent is asked to be, in words: ``at most 16``, ``one of sgd, radam``."""
+        operands = self.operand if isinstance(self.operand, tuple) else (self.operand,)
+        names = (one.parameter if isinstance(one, Reference) else label_of(one) for one in operands)
+        return RELATION_WORDS[self.relation] + ", ".join(names)
 
 
 #: Alternatives, one of which must hold; each a tuple of tests that must all hold. Empty: always active.
@@ -49,7 +87,7 @@ def is_active(condition: Condition, values: Mapping[str, Any]) -> bool:
 
 def parents_of(condition: Condition) -> tuple[str, ...]:
     """Return the parameters that a condition asks about, each once, in order."""
-    return tuple(dict.fromkeys(test.parent for tests in condition for test in tests))
+    return tuple(dict.fromkeys(name for tests in condition for test in tests for name in test.parameters))
 
 
 def parents_first(parents: Mapping[str, Iterable[str]]) -> list[str]:

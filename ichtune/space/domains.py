@@ -9,6 +9,8 @@ from ichtune.windows import resolve_windows, window_set_name
 
 #: A step fits a range if it misses the upper end by less than this share of itself.
 STEP_TOLERANCE = 1e-6
+#: Significant digits of a value on a grid.
+GRID_DIGITS = 12
 
 
 class Chooser(Protocol):
@@ -48,11 +50,16 @@ class Real:
 
     def values(self) -> list[float]:
         """Return every value of a range with a step, in order."""
-        return [self.low + i * (self.step or 0.0) for i in range(int(self.n_values))]
+        return [self.on_grid(i) for i in range(int(self.n_values))]
+
+    def on_grid(self, i: int) -> float:
+        """Return the i-th value of a range with a step: 0.3, not the 0.30000000000000004 that adding up comes to."""
+        return float(f"{self.low + i * (self.step or 0.0):.{GRID_DIGITS}g}")
 
     def draw(self, name: str, chooser: Chooser) -> float:
         """Ask the chooser for a value."""
-        return float(chooser.real(name, self.low, self.high, log=self.log, step=self.step))
+        value = float(chooser.real(name, self.low, self.high, log=self.log, step=self.step))
+        return value if self.step is None else self.on_grid(round((value - self.low) / self.step))
 
     def contains(self, value: Any) -> bool:
         """Say whether a value could be drawn."""

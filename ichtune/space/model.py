@@ -2,16 +2,18 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from ichtune.errors import ConfigError
-from ichtune.space.conditions import Condition, parents_first, parents_of
+from ichtune.recipe import Recipe
+from ichtune.space.conditions import Condition, Reference, Test, parents_first, parents_of
+from ichtune.space.constraints import Constraint
 from ichtune.space.domains import Choice, Domain, Integer, Range, Real
-from ichtune.space.settings import FoldSettings, MetricSettings, Resources, SearchSettings, TrainSettings
+from ichtune.space.settings import AUTO, FoldSettings, MetricSettings, Resources, SearchSettings, TrainSettings
 from ichtune.yaml_positions import Keys, YamlDocument
 
 ID_DIGITS = 12
@@ -21,7 +23,7 @@ ID_DIGITS = 12
 class Parameter:
     """One key of the recipe: what it may be, and when it is active.
 
-    An inactive parameter takes the recipe's default.
+    An inactive parameter takes the value of the space's ``default`` recipe.
     """
 
     key: str
@@ -47,6 +49,8 @@ class Space:
         train: what follows the search.
         parameters: keys of the recipe and what they may be, in the order of the file.
         start_with: recipes, whole or in part, that are tried first.
+        base: the recipe that gives every key which is no active parameter; None for the defaults of a recipe.
+        constraints: what must hold between parameters.
         document: the file, for errors that are found later; no part of what the space is.
         places: for each parameter's option, ``low`` or ``high`` the keys under which it stands in the file.
     """
@@ -59,6 +63,8 @@ class Space:
     folds: FoldSettings = field(default_factory=FoldSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
     start_with: tuple[dict[str, Any], ...] = ()
+    base: Recipe | None = None
+    constraints: tuple[Constraint, ...] = ()
     document: YamlDocument | None = field(default=None, compare=False, repr=False)
     places: Mapping[tuple[str, str], Keys] = field(default_factory=dict, compare=False, repr=False)
 
@@ -73,9 +79,48 @@ class Space:
         """The parameters that leave something to choose."""
         return tuple(parameter for parameter in self.parameters if not parameter.is_fixed)
 
+    @property
+    def default(self) -> Recipe:
+        """The recipe whose values every key takes that is no active parameter."""
+        return Recipe() if self.base is None else self.base
+
+    @cached_property
+    def _base_values(self) -> dict[str, Any]:
+        return _changes(self.default)
+
+    def recipe(self, values: Mapping[str, Any]) -> Recipe:
+        """Build a recipe; absent keys take the values of ``default``.
+
+        Raises:
+            ConfigError: values that are out of range, or exclude each other.
+        """
+        return Recipe.from_dict({**self._base_values, **values})
+
+    def violated(self, values: Mapping[str, Any]) -> str | None:
+        """Return in one sentence what the first constraint that does not hold asks for; None where all hold.
+
+        Args:
+            values: plain value of each active parameter, by key; a window set, weights of labels and none by their
+                label.
+        """
+        return next(filter(None, (constraint.violated(values) for constraint in self.constraints)), None)
+
     def parameter(self, key: str) -> Parameter | None:
         """Return the parameter of a recipe key, None if the space leaves it at its default."""
         return next((parameter for parameter in self.parameters if parameter.key == key), None)
+
+    def part(self, keys: Iterable[str]) -> "Space":
+        """Return the space of some parameters, and of those that conditions and constraints tie them to."""
+        wanted = {parameter.key for parameter in self.parameters} & set(keys)
+        while True:
+            more = {name for p in self.parameters if p.key in wanted for name in parents_of(p.when)}
+            more |= {name for c in self.constraints if wanted & set(c.parameters) for name in c.parameters}
+            if more <= wanted:
+                break
+            wanted |= more
+        parameters = tuple(parameter for parameter in self.parameters if parameter.key in wanted)
+        constraints = tuple(one for one in self.constraints if wanted >= set(one.parameters))
+        return replace(self, parameters=parameters, constraints=constraints)
 
     def error(self, message: str, *keys: str | int) -> ConfigError:
         """Return the error to raise for something in the file, with its place where the file is known."""
@@ -97,6 +142,8 @@ class Space:
     def check_names(self, checks: Mapping[str, Callable[[Any], object]]) -> None:
         """Check names that this floor does not know, such as architectures, where they stand in the file.
 
+        Names that the base recipe gives are checked too.
+
         Args:
             checks: for a recipe key a function that raises ConfigError for a value that it does not know.
 
@@ -109,17 +156,21 @@ class Space:
             for option in options:
                 with self.at(*self.places.get((key, option.label), (key,))):
                     check(option.value)
+            if self.base is not None and (parameter is None or parameter.when):
+                with self.at("base"):
+                    check(getattr(self.base, key))
 
     @property
     def space_id(self) -> str:
         """Hash of what decides which recipes are proposed and how they are judged.
 
-        Left out are name, budget (trials, time), resources and what follows, so that a search can be renamed,
-        extended or moved to another machine and still be the same search.
+        Left out are name, budget (trials, time, GPU hours, trials without gain), resources and what follows, so that a
+        search can be renamed, extended or moved to another machine and still be the same search.
         """
         plain = self.resolved()
-        search = {key: plain["search"][key] for key in ("algorithm", "seed", "early_stop")}
-        identity = {key: plain[key] for key in ("metric", "folds", "parameters", "start_with")} | {"search": search}
+        search = {key: plain["search"][key] for key in ("algorithm", "seed", "early_stop", "learn_from")}
+        decisive = ("metric", "folds", "base", "parameters", "constraints", "start_with")
+        identity = {key: plain[key] or None for key in decisive} | {"search": search}
         text = json.dumps(identity, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:ID_DIGITS]
 
@@ -127,17 +178,31 @@ class Space:
         """Return the space as plain values in canonical spelling; reading them again gives an equal space."""
         search = asdict(self.search)
         search["time"] = search.pop("time_s")
+        search["learn_from"] = list(self.search.learn_from)
         return {
             "version": 1,
             "name": self.name,
             "metric": asdict(self.metric),
             "search": search,
             "folds": {**asdict(self.folds), "search_on": list(self.folds.search_on)},
-            "resources": asdict(self.resources),
+            "resources": _resolved_resources(self.resources),
             "train": asdict(self.train),
+            "base": None if self.base is None else _changes(self.base),
             "parameters": {p.key: _resolved_parameter(p) for p in self.parameters},
+            "constraints": [_resolved_constraint(constraint) for constraint in self.constraints],
             "start_with": [dict(start) for start in self.start_with],
         }
+
+
+def _changes(recipe: Recipe) -> dict[str, Any]:
+    """Return the keys of a recipe that are not at their defaults, as plain values."""
+    defaults = Recipe().to_dict()
+    return {key: value for key, value in recipe.to_dict().items() if value != defaults.get(key)}
+
+
+def _resolved_resources(resources: Resources) -> dict[str, Any]:
+    gpu = AUTO if resources.auto else resources.gpu
+    return {"gpu": gpu, "cpu": resources.cpu, "gpu_memory": resources.gpu_memory_mb}
 
 
 def _resolved_parameter(parameter: Parameter) -> dict[str, Any]:
@@ -154,11 +219,18 @@ def _resolved_parameter(parameter: Parameter) -> dict[str, Any]:
     return plain
 
 
-def _resolved_tests(tests: tuple[Any, ...]) -> dict[str, Any]:
+def _resolved_constraint(constraint: Constraint) -> dict[str, Any]:
+    when = {"when": [_resolved_tests(tests) for tests in constraint.when]} if constraint.when else {}
+    return _resolved_tests(constraint.must) | when
+
+
+def _resolved_tests(tests: tuple[Test, ...]) -> dict[str, Any]:
     plain: dict[str, Any] = {}
     for test in tests:
-        operand = list(test.operand) if isinstance(test.operand, tuple) else test.operand
-        plain.setdefault(test.parent, {})[test.relation] = operand
+        operand = test.operand
+        if isinstance(operand, Reference):
+            operand = {"parameter": operand.parameter}
+        plain.setdefault(test.parent, {})[test.relation] = list(operand) if isinstance(operand, tuple) else operand
     return plain
 
 

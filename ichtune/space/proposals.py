@@ -1,13 +1,12 @@
 """From a space to recipes: asking a chooser, fixing a start, counting what there is."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ichtune.errors import nearest
 from ichtune.recipe import Recipe
-from ichtune.space.conditions import is_active, parents_of
+from ichtune.space.conditions import is_active
 from ichtune.space.domains import (
     Choice,
     Chooser,
@@ -17,14 +16,10 @@ from ichtune.space.domains import (
     Range,
     is_window_template,
     label_of,
-    n_values_of,
 )
 from ichtune.space.model import Parameter, Space
 from ichtune.space.settings import SettingError
 from ichtune.windows import DicomWindow, resolve_windows
-
-#: A parent with more values than this is not enumerated when configurations are counted.
-MAX_ENUMERATED = 1000
 
 
 @dataclass(frozen=True)
@@ -35,14 +30,33 @@ class Proposal:
         parameters: value of each active searched parameter by its flat name (``lr``, ``windows``,
             ``windows[1][0].center``); a window set, weights of labels and none stand there by their label.
         recipe: the whole recipe.
+        violated: the first constraint of the space that does not hold, in one sentence; None where all hold.
     """
 
     parameters: dict[str, Any]
     recipe: Recipe
+    violated: str | None = None
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What a chooser answered.
+
+    Attributes:
+        flat: as a ``Proposal`` holds them as ``parameters``.
+        plain: value of each active parameter by key, fixed ones too, as conditions and constraints compare them.
+        values: the recipe's values by key.
+    """
+
+    flat: dict[str, Any]
+    plain: dict[str, Any]
+    values: dict[str, Any]
 
 
 def propose(space: Space, chooser: Chooser) -> Proposal:
     """Ask a chooser for each active parameter, parents first, and build the recipe.
+
+    Constraints are not looked for but told: whoever asked draws again where ``violated`` says something.
 
     Args:
         space: the space.
@@ -51,16 +65,12 @@ def propose(space: Space, chooser: Chooser) -> Proposal:
     Raises:
         ConfigError: values that exclude each other; ``read_space`` has tried the corners, so this is rare.
     """
-    flat, values = draw_values(space, chooser)
-    return Proposal(flat, Recipe.from_dict(values))
+    drawn = draw_values(space, chooser)
+    return Proposal(drawn.flat, space.recipe(drawn.values), space.violated(drawn.plain))
 
 
-def draw_values(space: Space, chooser: Chooser) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Ask a chooser for each active parameter, parents first.
-
-    Returns:
-        What a ``Proposal`` holds as ``parameters``, and the recipe's values by key.
-    """
+def draw_values(space: Space, chooser: Chooser) -> Draw:
+    """Ask a chooser for each active parameter, parents first; no recipe is built."""
     flat: dict[str, Any] = {}
     plain: dict[str, Any] = {}
     values: dict[str, Any] = {}
@@ -76,7 +86,7 @@ def draw_values(space: Space, chooser: Chooser) -> tuple[dict[str, Any], dict[st
             flat |= ({key: option.plain} if len(domain.options) > 1 else {}) | numbers
         else:
             flat[key] = plain[key] = values[key] = domain.draw(key, chooser)
-    return flat, values
+    return Draw(flat, plain, values)
 
 
 def _choose(key: str, choice: Choice, chooser: Chooser) -> Option:
@@ -121,6 +131,20 @@ def fixed_values(space: Space, start: Mapping[str, Any]) -> dict[str, Any]:
             raise SettingError(key, f"{key!r} is not a parameter of this space. {nearest(key, known)}")
         flat |= _fixed(parameter, value)
     return flat
+
+
+def plain_value(parameter: Parameter, value: Any) -> Any:
+    """Return a recipe's value of a parameter as conditions and constraints compare it.
+
+    Raises:
+        SettingError: a value that the parameter cannot have; of one option nothing is asked.
+    """
+    key, domain = parameter.key, parameter.domain
+    if not isinstance(domain, Choice):
+        return _fixed(parameter, value)[key]
+    if len(domain.options) == 1:
+        return domain.options[0].plain
+    return domain.options[domain.labels.index(_fixed(parameter, value)[key])].plain
 
 
 def _fixed(parameter: Parameter, value: Any) -> dict[str, Any]:
@@ -172,27 +196,3 @@ def describe(domain: Domain) -> str:
     what = "a whole number" if isinstance(domain, Integer) else "a number"
     scale = ", log scale" if domain.log else ""
     return f"{what} from {label_of(domain.low)} to {label_of(domain.high)}{step}{scale}"
-
-
-def n_configurations(space: Space) -> float:
-    """Count the recipes of a space, conditions taken into account; infinite if a number is continuous."""
-    parents = {name for parameter in space.parameters for name in parents_of(parameter.when)}
-    return _count(space.ordered, parents, {})
-
-
-def _count(parameters: tuple[Parameter, ...], parents: set[str], plain: dict[str, Any]) -> float:
-    if not parameters:
-        return 1
-    first, rest = parameters[0], parameters[1:]
-    if not is_active(first.when, plain):
-        return _count(rest, parents, plain)
-    if first.key not in parents:
-        return first.domain.n_values * _count(rest, parents, plain)
-    if isinstance(first.domain, Choice):
-        return sum(
-            n_values_of(option) * _count(rest, parents, {**plain, first.key: option.plain})
-            for option in first.domain.options
-        )
-    if first.domain.n_values > MAX_ENUMERATED:
-        return math.inf
-    return sum(_count(rest, parents, {**plain, first.key: value}) for value in first.domain.values())

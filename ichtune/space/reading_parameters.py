@@ -15,7 +15,7 @@ from ichtune.yaml_positions import Keys, YamlDocument, dotted
 #: Every spelling of a key of a parameter, by the spelling that is used here.
 SPELLINGS: dict[str, str] = {
     **dict.fromkeys(("value", "constant"), "value"),
-    **dict.fromkeys(("choices", "values", "categories", "options"), "choices"),
+    **dict.fromkeys(("choices", "values", "categories", "options", "grid_search"), "choices"),
     **dict.fromkeys(("low", "min", "lower"), "low"),
     **dict.fromkeys(("high", "max", "upper"), "high"),
     **dict.fromkeys(("step", "q"), "step"),
@@ -25,16 +25,16 @@ SPELLINGS: dict[str, str] = {
 }
 #: Every spelling of a kind of parameter: kind, and whether its scale is logarithmic (None: as ``log`` says).
 KINDS: dict[str, tuple[str, bool | None]] = {
-    **dict.fromkeys(("choice", "categorical"), ("choice", None)),
+    **dict.fromkeys(("choice", "categorical", "grid_search"), ("choice", None)),
     **dict.fromkeys(("value", "constant", "fixed"), ("value", None)),
     **dict.fromkeys(("float", "real", "double"), ("float", None)),
     **dict.fromkeys(("uniform", "quniform", "q_uniform"), ("range", False)),
-    **dict.fromkeys(("int", "integer", "randint", "int_uniform"), ("int", None)),
+    **dict.fromkeys(("int", "integer", "randint", "qrandint", "int_uniform", "q_int_uniform"), ("int", None)),
     **dict.fromkeys(
         ("loguniform", "log_uniform", "log_uniform_values", "qloguniform", "q_log_uniform_values"),
         ("range", True),
     ),
-    **dict.fromkeys(("lograndint", "int_loguniform"), ("int", True)),
+    **dict.fromkeys(("lograndint", "qlograndint", "int_loguniform"), ("int", True)),
 }
 #: What kind of value each key of the recipe has.
 _KIND: dict[str, str] = {field.name: field.metadata["kind"] for field in fields(Recipe)}
@@ -174,7 +174,7 @@ def _value(document: YamlDocument, key: str, at: Keys, name: str, places: Places
     if value is None:
         raise document.error("has no value; write one or remove the key", *at)
     try:
-        value = _resolved(key, value, document.path.parent)
+        value = _resolved(key, value, document.source(*at)[0].path.parent)
     except ConfigError as error:
         raise document.error(str(error), *at) from None
     if isinstance(value, list | dict):

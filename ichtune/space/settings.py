@@ -1,34 +1,66 @@
 """The parts of a search space beside its parameters: how long, on what, on which folds, judged how."""
 
 import math
-import re
 from dataclasses import dataclass, field
-from typing import Any
 
-from ichtune.errors import ConfigError, nearest
-from ichtune.space.domains import is_number
+from ichtune.errors import nearest
+from ichtune.space.setting_fields import (
+    AUTO,
+    SettingError,
+    above_zero,
+    amount,
+    check_settings,
+    check_whole,
+    memory_mb,
+    name,
+    names,
+    one_of,
+    read_memory_mb,
+    read_time_s,
+    special,
+    time_s,
+    whole,
+)
+
+__all__ = [
+    "AUTO",
+    "FIDELITIES",
+    "JUDGES",
+    "METRIC_NAME",
+    "MODES",
+    "EarlyStop",
+    "FoldSettings",
+    "MetricSettings",
+    "Resources",
+    "SearchSettings",
+    "SettingError",
+    "TrainSettings",
+    "read_memory_mb",
+    "read_time_s",
+]
 
 METRIC_NAME = "val_weighted_log_loss"
 MODES = {"minimize": "min", "min": "min", "maximize": "max", "max": "max"}
-
-_TIME = re.compile(r"(?:(\d+(?:\.\d+)?)d)?(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?:in)?)?(?:(\d+(?:\.\d+)?)s)?")
-_TIME_UNITS_S = (86400.0, 3600.0, 60.0, 1.0)
-
-
-class SettingError(ConfigError):
-    """A setting that is wrong in itself; whoever read it knows in which file and where."""
-
-    def __init__(self, key: str, message: str) -> None:
-        super().__init__(message)
-        self.key = key
+#: What a rung ranks trials by: the loss after a short cooldown branched off the trial, that of weights averaged over an
+#: epoch, the loss as it stands, or that of complete short schedules.
+JUDGES = ("cooldown", "average", "last", "short")
+#: What a rung gives more of: epochs, pixels of the image, or patients.
+FIDELITIES = ("epochs", "image_px", "patients")
+#: Longest branch that a cooldown may train: beyond it judging costs more than training.
+MAX_COOLDOWN_EPOCHS = 8.0
 
 
 @dataclass(frozen=True)
 class MetricSettings:
-    """What is minimised: the competition's weighted log loss on the validation fold."""
+    """What is minimised: the competition's weighted log loss on the validation fold.
 
-    name: str = METRIC_NAME
-    goal: str = "min"
+    Attributes:
+        name: of the metric; there is one.
+        goal: minimize.
+    """
+
+    name: str = special(METRIC_NAME)
+    goal: str = special("min")
 
     def __post_init__(self) -> None:
         if self.name != METRIC_NAME:
@@ -47,21 +79,23 @@ class EarlyStop:
         grace: epochs that every trial gets.
         max: epochs after which the scheduler lets a trial end; None until the epochs of the space are known.
         factor: of so many trials at a rung one goes on.
+        judge: what a rung ranks trials by, one of ``JUDGES``.
+        cooldown: epochs that the branch of a ``cooldown`` trains.
+        fidelity: what a rung gives more of, one of ``FIDELITIES``.
     """
 
-    type: str = "none"
-    grace: int = 1
-    max: int | None = None
-    factor: int = 3
+    type: str = name("none")
+    grace: int = whole(1, 1)
+    max: int | None = whole(None, 1)
+    factor: int = whole(3, 2)
+    judge: str = one_of("cooldown", JUDGES)
+    cooldown: float = above_zero(0.5, MAX_COOLDOWN_EPOCHS)
+    fidelity: str = one_of("epochs", FIDELITIES)
 
     def __post_init__(self) -> None:
-        _check_name("type", self.type)
-        _check_whole("grace", self.grace, 1)
-        _check_whole("factor", self.factor, 2)
-        if self.max is not None:
-            _check_whole("max", self.max, 1)
-            if self.grace > self.max:
-                raise SettingError("grace", f"must not exceed max, got grace {self.grace} and max {self.max}")
+        check_settings(self)
+        if self.max is not None and self.grace > self.max:
+            raise SettingError("grace", f"must not exceed max, got grace {self.grace} and max {self.max}")
 
 
 @dataclass(frozen=True)
@@ -75,23 +109,23 @@ class SearchSettings:
         seed: seed of the searcher.
         early_stop: how unpromising trials are stopped.
         concurrent: trials at a time; None as many as the resources hold.
+        gpu_hours: hours of GPUs, counted over every trial, after which the search ends; None without limit.
+        until_no_gain: the search ends after so many trials in a row without a better loss; None without limit.
+        learn_from: names of earlier searches in the workspace whose trials the searcher starts with.
     """
 
-    algorithm: str = "tpe"
-    trials: int = 20
-    time_s: float | None = None
-    seed: int = 7
+    algorithm: str = name("tpe")
+    trials: int = whole(20, 1)
+    time_s: float | None = time_s()
+    seed: int = whole(7, 0, 2**31 - 1)
     early_stop: EarlyStop = field(default_factory=EarlyStop)
-    concurrent: int | None = None
+    concurrent: int | None = whole(None, 1)
+    gpu_hours: float | None = above_zero(None)
+    until_no_gain: int | None = whole(None, 1)
+    learn_from: tuple[str, ...] = names()
 
     def __post_init__(self) -> None:
-        _check_name("algorithm", self.algorithm)
-        _check_whole("trials", self.trials, 1)
-        _check_whole("seed", self.seed, 0, 2**31 - 1)
-        if self.concurrent is not None:
-            _check_whole("concurrent", self.concurrent, 1)
-        if self.time_s is not None:
-            object.__setattr__(self, "time_s", read_time_s(self.time_s))
+        check_settings(self)
 
 
 @dataclass(frozen=True)
@@ -99,42 +133,56 @@ class Resources:
     """What one trial asks for; a GPU share counts only where there are GPUs.
 
     Attributes:
-        gpu: GPUs a trial: a share of one, or a whole number.
+        gpu: GPUs a trial: a share of one, or a whole number; ``auto`` is read as ``auto=True``.
         cpu: CPU cores a trial; may be a share.
+        gpu_memory_mb: MiB of a GPU's memory that a trial may take; None leaves it to the share. Read from a number or
+            from text such as ``12GiB``.
+        auto: whether a probe measures what a trial takes, in place of ``gpu``.
     """
 
-    gpu: float = 1.0
-    cpu: float = 1.0
+    gpu: float = amount(1.0)
+    cpu: float = amount(1.0)
+    gpu_memory_mb: float | None = memory_mb()
+    auto: bool = special(False)
 
     def __post_init__(self) -> None:
-        for key, value in (("gpu", self.gpu), ("cpu", self.cpu)):
-            if not is_number(value) or value < 0:
-                raise SettingError(key, f"must be a number of at least 0, got {value!r}")
-            object.__setattr__(self, key, float(value))
+        if self.gpu == AUTO:
+            object.__setattr__(self, "gpu", 1.0)
+            object.__setattr__(self, "auto", True)
+        if isinstance(self.gpu, str):
+            raise SettingError("gpu", f"must be a number of at least 0 or {AUTO}, got {self.gpu!r}")
+        if not isinstance(self.auto, bool):
+            raise SettingError("auto", f"must be true or false, got {self.auto!r}")
+        check_settings(self)
         if self.gpu > 1 and not self.gpu.is_integer():
             raise SettingError("gpu", f"above 1 must be a whole number, got {self.gpu:g}; shares are of one device")
         if self.gpu == 0 and self.cpu == 0:
             raise SettingError("cpu", "a trial needs something to run on, got gpu 0 and cpu 0; give cpu at least 0.1")
+        if self.gpu_memory_mb is not None and self.gpu == 0:
+            raise SettingError("gpu_memory_mb", "needs a share of a GPU, got gpu 0; leave it out, or give a share")
 
 
 @dataclass(frozen=True)
 class FoldSettings:
-    """Which folds trials are judged on; ``k`` and ``seed`` None mean whatever plan the workspace has."""
+    """Which folds trials are judged on; ``k`` and ``seed`` None mean whatever plan the workspace has.
 
-    k: int | None = None
-    seed: int | None = None
-    search_on: tuple[int, ...] = (0,)
+    Attributes:
+        k: folds that the workspace must have.
+        seed: seed of its fold plan.
+        search_on: the folds that trials are judged on.
+    """
+
+    k: int | None = whole(None, 2)
+    seed: int | None = whole(None, 0, 2**31 - 1)
+    search_on: tuple[int, ...] = special((0,))
 
     def __post_init__(self) -> None:
-        if self.k is not None:
-            _check_whole("k", self.k, 2)
-        if self.seed is not None:
-            _check_whole("seed", self.seed, 0, 2**31 - 1)
+        check_settings(self)
         folds = self.search_on if isinstance(self.search_on, list | tuple) else (self.search_on,)
         if not folds:
             raise SettingError("search_on", "must name at least one fold, got an empty list; write [0]")
         for fold in folds:
-            _check_whole("search_on", fold, 0, math.inf if self.k is None else self.k - 1)
+            check_whole("search_on", fold, 0, math.inf if self.k is None else self.k - 1)
         if len(set(folds)) < len(folds):
             raise SettingError("search_on", f"must name each fold once, got {list(folds)}")
         object.__setattr__(self, "search_on", tuple(folds))
@@ -142,43 +190,13 @@ class FoldSettings:
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """What follows a search: how many of its distinct winners are trained on every fold."""
+    """What follows a search: how many of its distinct winners are trained on every fold.
 
-    top: int = 3
+    Attributes:
+        top: that number.
+    """
+
+    top: int = whole(3, 1)
 
     def __post_init__(self) -> None:
-        _check_whole("top", self.top, 1)
-
-
-def read_time_s(value: Any) -> float:
-    """Read a length of time: seconds as a number, or text such as ``6h``, ``30m``, ``90s``, ``1h30m``.
-
-    Raises:
-        SettingError: neither, or not above zero.
-
-    Example:
-        >>> read_time_s("1h30m"), read_time_s("90s"), read_time_s(20)
-        (5400.0, 90.0, 20.0)
-    """
-    seconds = math.nan
-    if is_number(value):
-        seconds = float(value)
-    elif isinstance(value, str):
-        match = _TIME.fullmatch(value.strip().lower().replace(" ", ""))
-        if match and any(match.groups()):
-            parts = zip(match.groups(), _TIME_UNITS_S, strict=True)
-            seconds = sum(float(number) * unit_s for number, unit_s in parts if number)
-    if not seconds > 0:
-        raise SettingError("time", f"must be a length of time such as 6h, 30m, 90s or 1h30m, got {value!r}")
-    return seconds
-
-
-def _check_whole(key: str, value: Any, low: float, high: float = math.inf) -> None:
-    bounds = f"at least {low:g}" if math.isinf(high) else f"between {low:g} and {high:g}"
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise SettingError(key, f"must be a whole number, {bounds}, got {value!r}")
-
-
-def _check_name(key: str, value: Any) -> None:
-    if not isinstance(value, str) or not value:
-        raise SettingError(key, f"must be a name, got {value!r}")
+        check_settings(self)

@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -102,6 +103,7 @@ def train_fold(
     device: torch.device | None = None,
     on_epoch: OnEpoch | None = None,
     options: TrainOptions | None = None,
+    begun: Path | None = None,
 ) -> FoldResult:
     """Train a recipe without one fold, predict that fold and the unlabelled slices, and keep it all.
 
@@ -114,6 +116,8 @@ def train_fold(
         device: where to compute; ``best_device()`` by default.
         on_epoch: called after every epoch of this call.
         options: what else is kept, and how often.
+        begun: checkpoint of the same recipe without the same fold, of a trial of a search, whose epochs are not trained
+            again; one that was trained on other slices or labels is left out, and the run's notes say so.
 
     Raises:
         ConfigError: no such fold, or a name in the recipe that no table knows.
@@ -134,6 +138,8 @@ def train_fold(
         folder, {"fold": fold, **_inputs(workspace, recipe)}, opened.learnt_from, opened.scored, options.checkpoint_s
     )
     keeper.take_up(run)
+    if begun is not None and run.epoch == 0 and run.step_in_epoch == 0:
+        keeper.take_over(run, begun)
     while not run.finished:
         result = run.run_epoch(keeper.after_step)
         if not math.isfinite(result.val_weighted_log_loss):
@@ -144,6 +150,7 @@ def train_fold(
         keeper.after_epoch(run, options.keep_snapshots)
         if on_epoch is not None:
             on_epoch(result)
+    keeper.keep_curve(run)
     kept = _keep_fold(workspace, opened, fold, keeper, options.embeddings)
     keeper.resume.unlink(missing_ok=True)
     return kept

@@ -22,6 +22,11 @@ class DeviceBatch:
     weight_BK: torch.Tensor
     own_B2: torch.Tensor
 
+    def part(self, start: int, stop: int) -> "DeviceBatch":
+        """Return samples ``start`` to ``stop``, in the same memory."""
+        parts = (self.hu_BSHW, self.y_BK, self.weight_BK, self.own_B2)
+        return DeviceBatch(*(part[start:stop] for part in parts))
+
 
 def best_device() -> torch.device:
     """Return the first CUDA device, or the CPU."""

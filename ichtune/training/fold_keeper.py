@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ichtune.errors import ConflictError, DataError
 from ichtune.tables import remove_leftovers, write_json
 from ichtune.training.loop import TrainingRun
 
@@ -54,6 +55,15 @@ class FoldKeeper:
         if self.resume.is_file():
             run.load(self.resume)
 
+    def take_over(self, run: TrainingRun, begun: Path) -> None:
+        """Let a run go on from the checkpoint of a trial; the notes say from where, or why not."""
+        try:
+            run.load(begun)
+        except (ConflictError, DataError) as error:
+            run.notes.append(f"trained anew, not from the trial's checkpoint: {error}")
+            return
+        run.notes.append(f"epochs 1 to {run.epoch} are those of a trial of a search: {begun.parent}")
+
     def after_step(self, run: TrainingRun) -> None:
         """Write a checkpoint within an epoch when the last one is old enough."""
         if time.monotonic() - self._saved_at >= self._checkpoint_s:
@@ -69,6 +79,10 @@ class FoldKeeper:
         if keep_snapshot:
             run.save_epoch(self.folder / f"epoch_{epoch:02d}.safetensors", about, **self._sidecar)
         self._checkpoint(run)
+        self.keep_curve(run)
+
+    def keep_curve(self, run: TrainingRun) -> None:
+        """Write the epochs that the run has had."""
         write_json([asdict(result) for result in run.history], self.folder / "curve.json")
 
     def keep_weights(self, run: TrainingRun) -> None:

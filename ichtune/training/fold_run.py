@@ -4,8 +4,9 @@ What comes from another model is taken from that model's run on the same fold, w
 be scored; anything else is refused here, for trials of a search as for cross-validation.
 """
 
+import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,16 @@ def open_batches(workspace: Workspace, recipe: Recipe) -> SliceBatches:
     return SliceBatches(cache_to_read(workspace, recipe.image_px, recipe.crop), workspace.slices, recipe)
 
 
+def in_share(patients: pd.Series, share: float) -> np.ndarray:
+    """Say which rows belong to a fixed share of the patients: (n,) bool; at least one patient, and nested.
+
+    Patients are taken in the order of a hash of their id, so that a subset depends on nothing else.
+    """
+    order = sorted(patients.unique(), key=lambda patient: hashlib.sha256(str(patient).encode()).digest())
+    chosen = order[: max(1, round(share * len(order)))]
+    return patients.isin(chosen).to_numpy()
+
+
 def fold_folder(workspace: Workspace, recipe_id: str, fold: int) -> Path:
     """Return the folder of one fold's run."""
     return workspace.layout.runs / recipe_id / f"fold_{fold}"
@@ -102,8 +113,17 @@ def inputs_of(workspace: Workspace) -> dict[str, Any]:
     }
 
 
-def open_fold(workspace: Workspace, recipe: Recipe, fold: int, device: torch.device | None = None) -> FoldRun:
+def open_fold(
+    workspace: Workspace, recipe: Recipe, fold: int, device: torch.device | None = None, share: float = 1.0
+) -> FoldRun:
     """Make ready one fold of a recipe.
+
+    Args:
+        workspace: the prepared data.
+        recipe: what to do.
+        fold: the fold that is held out, always whole.
+        device: where to compute; ``best_device()`` by default.
+        share: of the training patients that are learnt from; a smaller share is a subset of a larger one.
 
     Raises:
         ConfigError: no such fold, or a name in the recipe that no table knows.
@@ -114,6 +134,8 @@ def open_fold(workspace: Workspace, recipe: Recipe, fold: int, device: torch.dev
     rows = fold_rows(workspace, fold)
     data = open_batches(workspace, recipe)
     patients = workspace.slices["patient_id"]
+    if share < 1.0:
+        rows = replace(rows, train=rows.train[in_share(patients[rows.train], share)])
     scored = patient_marks(patients[rows.valid])
     seen = patient_marks(patients[rows.train])
     train_rows, start = rows.train, None

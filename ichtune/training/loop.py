@@ -4,7 +4,6 @@ Dimension key: B batch, S slices seen, H height, W width, L labels, K targets, N
 """
 
 import copy
-import hashlib
 import itertools
 import math
 import time
@@ -19,7 +18,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from ichtune.data.cache.hu_cache import file_sha256
 from ichtune.data.dataset import SliceBatches, n_steps
 from ichtune.data.sampling import n_epoch_rows
 from ichtune.errors import ConfigError, ConflictError, DataError
@@ -36,15 +34,15 @@ from ichtune.training.checkpoint import (
     without_prefix,
 )
 from ichtune.training.checks import check_recipe
-from ichtune.training.compiled import CompiledNetwork
 from ichtune.training.device_augment import augment_on_device, draw_jitter
-from ichtune.training.devices import DeviceBatch, autocast, batches_on, best_device
-from ichtune.training.losses import find_loss, reduce_loss
+from ichtune.training.devices import DeviceBatch, batches_on, best_device
+from ichtune.training.gradient import BatchGradient
 from ichtune.training.lr_schedules import frozen_lr_at, lr_at
 from ichtune.training.mixing import mix
 from ichtune.training.neighbour_targets import exchange_reversed
 from ichtune.training.optimizers import create_optimizer, group_state, restore_group_state, set_lr
 from ichtune.training.predict import FoldModel, predict_rows, save_model
+from ichtune.training.provenance import rows_id
 from ichtune.training.start import start_network
 
 
@@ -58,6 +56,10 @@ class EpochResult:
     lr: float
     seconds: float
     images_per_second: float
+
+
+#: Tensors of a run, and the rest of what it is.
+RunState = tuple[dict[str, torch.Tensor], dict[str, Any]]
 
 
 def seed_of(*entropy: int) -> int:
@@ -82,6 +84,7 @@ class TrainingRun:
     Attributes:
         network: the network being trained, its own weights and not an average of them.
         history: results of the epochs that are done.
+        steps_an_epoch: optimizer steps of a whole epoch.
         notes: what a user should know of how the run was done.
 
     Raises:
@@ -109,14 +112,13 @@ class TrainingRun:
         self.history: list[EpochResult] = []
         self._warm_start = warm_start
         check_recipe(recipe)
-        self._loss = find_loss(recipe.loss)
         n_rows = n_epoch_rows(train_rows, data.slices, recipe)
         if n_rows < 2:
             raise DataError(
                 f"an epoch needs at least 2 slices, got {n_rows} of {len(train_rows)} by negative_share "
                 f"{recipe.negative_share:g} and slices_per_series {recipe.slices_per_series}; draw more of them"
             )
-        self._steps_an_epoch = n_steps(n_rows, recipe.batch_size)
+        self.steps_an_epoch = n_steps(n_rows, recipe.batch_size)
         torch.manual_seed(seed_of(recipe.seed))
         network, self.notes = start_network(recipe, data, train_rows, warm_start)
         if recipe.batch_size < 2 and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules()):
@@ -125,7 +127,7 @@ class TrainingRun:
                 f"{recipe.batch_size}; write batch_size: 2, or take a network with another norm"
             )
         self.network = network.to(self.device).to(memory_format=torch.channels_last)
-        self._forward = CompiledNetwork(self.network, recipe.compile, self.notes)
+        self._gradient = BatchGradient(self.network, recipe, self.notes)
         self._ema = WeightAverage(self.network, recipe.ema_decay)
         self._swa = EqualAverage(self.network, recipe.swa_start < 1.0)
         self._earlier: deque[dict[str, torch.Tensor]] = deque(maxlen=recipe.snapshots - 1)
@@ -143,9 +145,19 @@ class TrainingRun:
         return self._step_in_epoch
 
     @property
+    def lr_now(self) -> float:
+        """Learning rate that the schedule has reached."""
+        return self._lr(self._step_in_epoch)
+
+    @property
     def finished(self) -> bool:
         """Whether every epoch of the recipe is done."""
         return self.epoch >= self.recipe.epochs
+
+    @property
+    def is_short_of_memory(self) -> bool:
+        """Whether batches pass in less memory than the recipe says, because that much was not there; notes say how."""
+        return self._gradient.is_short_of_memory
 
     def _begin_epoch(self) -> None:
         self._step_in_epoch, self._seconds, self._seen = 0, 0.0, 0
@@ -178,7 +190,7 @@ class TrainingRun:
             epoch=epoch,
             train_loss=float(self._total) / max(1, self._seen),
             val_weighted_log_loss=val_loss,
-            lr=self._lr(self._steps_an_epoch),
+            lr=self._lr(self.steps_an_epoch),
             seconds=self._seconds + time.perf_counter() - start,
             images_per_second=self._seen / max(self._seconds + trained, 1e-9),
         )
@@ -212,13 +224,13 @@ class TrainingRun:
     def _lr(self, step_in_epoch: float) -> float:
         """Learning rate at a step of the epoch under way; each phase has a schedule of its own length."""
         recipe = self.recipe
-        done = self.epoch * self._steps_an_epoch + step_in_epoch
-        frozen = recipe.frozen_epochs * self._steps_an_epoch
+        done = self.epoch * self.steps_an_epoch + step_in_epoch
+        frozen = recipe.frozen_epochs * self.steps_an_epoch
         if self._is_frozen:
             return frozen_lr_at(recipe, done / frozen)
         # by the training loss: labels of the fold that will be scored may not steer what is scored
         losses = [result.train_loss for result in self.history[recipe.frozen_epochs :]]
-        return lr_at(recipe, (done - frozen) / (recipe.epochs * self._steps_an_epoch - frozen), losses)
+        return lr_at(recipe, (done - frozen) / (recipe.epochs * self.steps_an_epoch - frozen), losses)
 
     def step(self, batch: DeviceBatch, lr: float | None = None) -> torch.Tensor:
         """Take one optimizer step on a batch.
@@ -247,48 +259,24 @@ class TrainingRun:
     def learn(
         self, x_BCHW: torch.Tensor, y_BK: torch.Tensor, weight_BK: torch.Tensor, lr: float | None = None
     ) -> torch.Tensor:
-        """Take one optimizer step on what ``prepare`` gave; takes and returns what ``step`` does."""
+        """Take one optimizer step on what ``prepare`` gave; takes and returns what ``step`` does.
+
+        Where memory runs out the batch passes in smaller parts: ``ichtune.training.gradient`` says how.
+
+        Raises:
+            NothingUsableError: not even the smallest part fits.
+        """
         recipe, step = self.recipe, self._step_in_epoch
         # mid-step: neither the first nor the last is lost
         set_lr(self._optimizer, self._lr(step + 0.5) if lr is None else lr)
-        loss = self._gradient(x_BCHW, y_BK, weight_BK)
+        loss = self._gradient(x_BCHW, y_BK, weight_BK, self._seed())
         if recipe.grad_clip > 0:
             trained = [p for p in self.network.parameters() if p.requires_grad]
             torch.nn.utils.clip_grad_norm_(trained, recipe.grad_clip)
         self._optimizer.step()
-        self._ema.update(self.network, self.epoch * self._steps_an_epoch + step)
+        self._ema.update(self.network, self.epoch * self.steps_an_epoch + step)
         self._step_in_epoch += 1
         return loss
-
-    def _gradient(self, x_BCHW: torch.Tensor, y_BK: torch.Tensor, weight_BK: torch.Tensor) -> torch.Tensor:
-        """Put the batch's gradient into the parameters, by the plain network where the compiled one fails."""
-        parts = x_BCHW, y_BK, weight_BK
-        while True:
-            torch.manual_seed(self._seed())  # dropout and the like
-            self._optimizer.zero_grad(set_to_none=True)
-            try:
-                return self._backward(*parts)
-            except Exception as error:  # compilers fail in every way, forward or backward
-                if not self._forward.is_compiled:
-                    raise
-                self._forward.give_up(error)
-
-    def _backward(self, x_BCHW: torch.Tensor, y_BK: torch.Tensor, weight_BK: torch.Tensor) -> torch.Tensor:
-        """Pass a batch in ``accumulation`` parts and add up their gradients; returns the whole batch's loss."""
-        n_parts = min(self.recipe.accumulation, max(1, len(x_BCHW) // 2))  # batch norm needs two
-        total = torch.zeros((), device=self.device)
-        # parts end at a leaf, so that the graph of learnable windows before it is walked once, after all of them
-        leaf_BCHW = x_BCHW.detach().requires_grad_(x_BCHW.requires_grad)
-        parts = [t.tensor_split(n_parts) for t in (leaf_BCHW, y_BK, weight_BK)]
-        for x, y, weight in zip(*parts, strict=True):
-            with autocast(self.device):
-                logits_BK = self._forward(x)
-            loss = reduce_loss(self._loss(logits_BK, y, self.recipe), weight) * (len(x) / len(x_BCHW))
-            loss.backward()
-            total += loss.detach()
-        if x_BCHW.requires_grad:
-            x_BCHW.backward(leaf_BCHW.grad)
-        return total
 
     def _average_epoch(self, epoch: int) -> None:
         """Take the weights of an epoch's end into the average of those after ``swa_start``."""
@@ -320,8 +308,25 @@ class TrainingRun:
         with self._ema.applied_to(self.network), self._swa.applied_to(self.network):
             return predict_rows(FoldModel((self.network,)), self.recipe, self.data, rows, self.device)
 
+    def predict_plain(self, rows: np.ndarray) -> np.ndarray:
+        """Return probabilities (N, L) float64 of the given rows by the network's own weights, no average of them."""
+        return predict_rows(FoldModel((self.network,)), self.recipe, self.data, rows, self.device)
+
     def save(self, path: Path) -> None:
         """Write everything that taking up the run again needs; it may be in the middle of an epoch."""
+        tensors, about = self._state()
+        save_checkpoint(path, tensors, {"kind": "resume", **about})
+
+    def snapshot(self) -> RunState:
+        """Return what ``save`` would write, kept in memory; the run may go on meanwhile."""
+        tensors, about = self._state()
+        return {name: tensor.detach().clone() for name, tensor in tensors.items()}, copy.deepcopy(about)
+
+    def restore(self, state: RunState) -> None:
+        """Be again what the run was when ``snapshot`` was taken, to the bit."""
+        self._put_back(*state)
+
+    def _state(self) -> RunState:
         tensors = {
             **with_prefix("model", self.network.state_dict()),
             **with_prefix("ema", self._ema.tensors),
@@ -339,21 +344,14 @@ class TrainingRun:
             "optimizer_groups": group_state(self._optimizer),
             "n_averaged": self._swa.n_averaged,
             "n_snapshots": len(self._earlier),
-            "notes": self.notes,
+            "notes": list(self.notes),
         }
-        save_checkpoint(path, tensors, {"kind": "resume", **about})
+        return tensors, about
 
     @cached_property
     def _rows_id(self) -> str:
         """Hash of what is learnt from and judged on: a checkpoint of other rows would leak."""
-        digest = hashlib.sha256(self.data.cache.cache_id.encode())
-        for rows in (self.train_rows, self.valid_rows):
-            digest.update(np.ascontiguousarray(rows, dtype="<i8").tobytes())
-            digest.update(self.data.targets.y_NK[rows].astype("<f4").tobytes())
-            digest.update(self.data.targets.weight_NK[rows].astype("<f4").tobytes())
-        if self._warm_start is not None:
-            digest.update(file_sha256(self._warm_start).encode())
-        return digest.hexdigest()
+        return rows_id(self.data, self.train_rows, self.valid_rows, self._warm_start)
 
     def load(self, path: Path) -> None:
         """Take up a run that ``save`` left.
@@ -370,6 +368,9 @@ class TrainingRun:
                 f"checkpoint {path} was trained on other slices or folds than the workspace now has, and may have "
                 f"seen those that it is judged on; remove it to train from the start"
             )
+        self._put_back(tensors, about)
+
+    def _put_back(self, tensors: Mapping[str, torch.Tensor], about: Mapping[str, Any]) -> None:
         self.history = [EpochResult(**result) for result in about["history"]]
         self.notes[:] = about["notes"]
         self.network.load_state_dict(without_prefix("model", tensors))

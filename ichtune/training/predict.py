@@ -5,6 +5,7 @@ Dimension key: B batch, S slices seen, H height, W width, L labels, K outputs, M
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from ichtune.recipe import Recipe
 from ichtune.training.calibration import undo_prior_shift
 from ichtune.training.checkpoint import load_checkpoint, save_checkpoint, with_prefix, without_prefix
 from ichtune.training.devices import DeviceBatch, autocast, pinned, to_device
+from ichtune.training.memory import in_parts_that_fit
 from ichtune.training.tta import View, find_views
 
 #: Slices a batch when nothing is learnt, by device: small ones stay in a CPU's cache.
@@ -53,6 +55,8 @@ def extract(
 ) -> Extraction:
     """Pass slices once through every network, without augmentation, and average over the recipe's views.
 
+    Where memory runs out, fewer slices pass at a time: what is seen of a slice does not depend on the others.
+
     Args:
         model: M networks.
         recipe: whose windows, neighbours, calibration and ``tta`` apply.
@@ -64,6 +68,9 @@ def extract(
 
     Returns:
         Probabilities in label order and embeddings, in the order of ``rows``; both are means over the views.
+
+    Raises:
+        NothingUsableError: memory does not even hold a single slice's pass.
     """
     for network in model.networks:
         network.eval()
@@ -71,19 +78,36 @@ def extract(
     p_MNL = np.empty((len(model.networks), len(rows), N_LABELS), dtype=np.float64)
     width = model.networks[0].get_classifier().in_features
     e_MND = np.empty((*p_MNL.shape[:2], width), np.float32) if embeddings else None
-    done = 0
-    for batch in data.in_order(rows, PREDICT_BATCH.get(device.type, PREDICT_BATCH["cpu"])):
-        on_device = to_device(pinned(batch, device), device)
-        place = slice(done, done + len(batch.rows))
-        for m, network in enumerate(model.networks):
-            p_BL, e_BD = _seen(network, recipe, on_device, views, device)
-            p_MNL[m, place] = p_BL.cpu().numpy()
-            if e_MND is not None:
-                e_MND[m, place] = e_BD.cpu().numpy()
+    found, done = Extraction(p_MNL, e_MND), 0
+    n_batch = n_at_a_time = PREDICT_BATCH.get(device.type, PREDICT_BATCH["cpu"])
+    for batch in data.in_order(rows, n_batch):
+        see = partial(_see_part, model, recipe, views, pinned(batch, device), device, found, done)
+        n_at_a_time = in_parts_that_fit(see, len(batch.rows), n_at_a_time, device)
         done += len(batch.rows)
         if on_batch is not None:
             on_batch(done)
-    return Extraction(p_MNL, e_MND)
+    return found
+
+
+def _see_part(
+    model: FoldModel,
+    recipe: Recipe,
+    views: Sequence[View],
+    batch: DeviceBatch,
+    device: torch.device,
+    found: Extraction,
+    n_before: int,
+    start: int,
+    stop: int,
+) -> None:
+    """Pass slices ``start`` to ``stop`` of a batch, before which ``n_before`` were done, and put down what is seen."""
+    on_device = to_device(batch.part(start, stop), device)
+    place = slice(n_before + start, n_before + stop)
+    for m, network in enumerate(model.networks):
+        p_BL, e_BD = _seen(network, recipe, on_device, views, device)
+        found.p_MNL[m, place] = p_BL.cpu().numpy()
+        if found.e_MND is not None:
+            found.e_MND[m, place] = e_BD.cpu().numpy()
 
 
 def _seen(

@@ -8,6 +8,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from ichtune.data.cache.hu_cache import file_sha256
+from ichtune.data.dataset import SliceBatches
 from ichtune.errors import ConflictError
 from ichtune.training.checkpoint import read_sidecar
 
@@ -43,3 +47,22 @@ def learnt_from(path: Path, scored_marks: frozenset[str], purpose: str) -> tuple
             f"so their score would be worthless; name the model of the same fold, which has not seen them"
         )
     return seen, about
+
+
+def rows_id(data: SliceBatches, train_rows: np.ndarray, valid_rows: np.ndarray, start: Path | None) -> str:
+    """Return a hash of what a run learns from, starts from and is judged on: a checkpoint of other rows would leak.
+
+    Args:
+        data: the slices, with the targets that are learnt.
+        train_rows: cache rows to learn from.
+        valid_rows: cache rows to be judged on.
+        start: weights that the run starts from, if any.
+    """
+    digest = hashlib.sha256(data.cache.cache_id.encode())
+    for rows in (train_rows, valid_rows):
+        digest.update(np.ascontiguousarray(rows, dtype="<i8").tobytes())
+        digest.update(data.targets.y_NK[rows].astype("<f4").tobytes())
+        digest.update(data.targets.weight_NK[rows].astype("<f4").tobytes())
+    if start is not None:
+        digest.update(file_sha256(start).encode())
+    return digest.hexdigest()

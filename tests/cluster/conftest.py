@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -40,9 +41,10 @@ class Search:
     def __init__(self, work: Path, space: Path, *options: str, **environment: str) -> None:
         command = [sys.executable, "-m", "ichtune", "search", "--space", str(space), "--work", str(work), "--json"]
         self.ledger = work / "searches" / "tiny" / "ledger.jsonl"
+        self._stdout = tempfile.TemporaryFile("w+")  # noqa: SIM115 - a pipe that nobody reads fills up and blocks
         self.process = subprocess.Popen(
             [*command, "--no-dashboard", *options],
-            stdout=subprocess.PIPE,
+            stdout=self._stdout,
             stderr=subprocess.PIPE,
             text=True,
             env={**os.environ, **environment},
@@ -66,10 +68,17 @@ class Search:
     def result(self) -> dict[str, Any]:
         code, errors = self._ended()
         assert code == 0, errors
-        return json.loads(self.output)
+        return self.summary
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The last line that it wrote."""
+        return json.loads(self.output.splitlines()[-1])
 
     def _ended(self) -> tuple[int, str]:
-        self.output, errors = self.process.communicate(timeout=300)
+        _, errors = self.process.communicate(timeout=300)
+        self._stdout.seek(0)
+        self.output = self._stdout.read()
         return self.process.returncode, errors
 
 
@@ -89,3 +98,22 @@ def start_search(space_file: Path):
 
 
 StartSearch = Callable[..., Search]
+
+
+@pytest.fixture
+def nothing_lost() -> Callable[[Search, int], None]:
+    """Return a function that reads a search's ledger: every trial ended, none that was finished ran again."""
+
+    def check(search: Search, n_trials: int) -> None:
+        events = [json.loads(line) for line in search.ledger.read_text().splitlines()]
+        told = [(e["trial"], e["fold"], e["epoch"]) for e in events if e["event"] == "epoch"]
+        assert len(told) == len(set(told)), "an epoch was paid for twice"
+        state: dict[int, str] = {}
+        for event in events[1:]:
+            ended = state.get(event["trial"], "")
+            assert ended != "finished", f"trial {event['trial']} was finished and ran again"
+            state[event["trial"]] = event["status"] if event["event"] == "end" else ""
+        assert sorted(state) == list(range(n_trials))
+        assert set(state.values()) <= {"finished", "stopped"}
+
+    return check

@@ -13,7 +13,14 @@ import pytest
 pytestmark = pytest.mark.slow
 
 #: Files of this folder, and how many tests each must have passed.
-CASES = {"local_ray.py": 1, "prepare_on_ray.py": 2, "train_winners.py": 2}
+CASES = {
+    "declared_gpus.py": 1,
+    "limits_on_ray.py": 1,
+    "local_ray.py": 1,
+    "measure_memory.py": 1,
+    "prepare_on_ray.py": 2,
+    "train_winners.py": 2,
+}
 
 
 @pytest.mark.parametrize("name", CASES)

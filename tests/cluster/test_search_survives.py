@@ -2,10 +2,18 @@
 
 import json
 import signal
+import subprocess
+import sys
 
 import pytest
 
 pytestmark = pytest.mark.slow
+
+
+def events_of(search):
+    """The ledger's lines, without what a clock says."""
+    events = [json.loads(line) for line in search.ledger.read_text().splitlines()]
+    return [{k: v for k, v in event.items() if k not in ("seconds", "images_per_second")} for event in events]
 
 
 def what_was_found(result):
@@ -13,8 +21,9 @@ def what_was_found(result):
     return sorted(([row[key] for key in keys] for row in result["leaderboard"]), key=lambda row: row[0])
 
 
-def test_killed_twice_it_ends_with_the_table_of_the_undisturbed_search(fake_workspace, start_search):
-    undisturbed = start_search(fake_workspace("one").layout.root, "--concurrent", "1").result()
+def test_killed_twice_it_ends_with_the_table_of_the_undisturbed_search(fake_workspace, start_search, nothing_lost):
+    whole = start_search(fake_workspace("one").layout.root, "--concurrent", "1")
+    undisturbed = whole.result()
 
     work = fake_workspace("two").layout.root
     first = start_search(work, "--concurrent", "1")
@@ -31,10 +40,40 @@ def test_killed_twice_it_ends_with_the_table_of_the_undisturbed_search(fake_work
     assert {row["status"] for row in continued["leaderboard"]} >= {"finished", "stopped"}  # ASHA judged in both
     kept = third.ledger.read_text().splitlines()
     assert kept[: len(before) - 1] == before[:-1]  # what was written stays as it was
-    ended = [json.loads(line)["trial"] for line in kept if '"event": "end"' in line]
-    assert sorted(ended) == sorted(set(ended)), "a trial ended twice"
-    epochs = [(e["trial"], e["epoch"]) for e in map(json.loads, kept) if e["event"] == "epoch"]
-    assert len(epochs) == len(set(epochs)), "an epoch was paid for twice"
+    nothing_lost(third, 5)
+    assert events_of(third) == events_of(whole)
+    events = events_of(whole)
+    late = [e["trial"] for i, e in enumerate(events) if e["event"] == "go_on" and _ended_before(events[:i], e["trial"])]
+    assert late, "no trial was promoted after it had been stopped; the test proves too little"
+
+
+def _ended_before(events, trial):
+    return any(event["event"] == "end" and event["trial"] == trial for event in events)
+
+
+def test_a_winner_is_not_trained_again_on_the_fold_that_it_was_found_on(fake_workspace, start_search):
+    work = fake_workspace().layout.root
+    search = start_search(work, "--trials", "1", "--concurrent", "1")
+    row = search.result()["leaderboard"][0]
+    command = [sys.executable, "-m", "ichtune", "train", "--work", str(work), "--top", "1", "--json"]
+
+    done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
+
+    assert done.returncode == 0, done.stderr
+    told = [json.loads(line) for line in search.ledger.read_text().splitlines()]
+    curves, notes = [], []
+    for fold in range(3):
+        folder = work / "runs" / row["recipe_id"] / f"fold_{fold}"
+        curves.append(json.loads((folder / "curve.json").read_text()))
+        notes.append(json.loads((folder / "run.json").read_text())["notes"])
+    losses = [event["val_weighted_log_loss"] for event in told if event["event"] == "epoch"]
+    assert [epoch["val_weighted_log_loss"] for epoch in curves[0]] == losses
+    assert len({len(curve) for curve in curves}) == 1
+    assert [note.split(":")[0] for note in notes[0]] == ["epochs 1 to 6 are those of a trial of a search"]
+    assert notes[1] == notes[2] == []
+    # the seconds are those of the trial, which nobody measures twice
+    spent = [e["seconds"] for e in told if e["event"] == "epoch" and "rung" not in e]
+    assert set(spent) <= {epoch["seconds"] for epoch in curves[0]}
 
 
 def test_ctrl_c_ends_cleanly_and_says_how_to_continue(fake_workspace, start_search):
@@ -47,7 +86,7 @@ def test_ctrl_c_ends_cleanly_and_says_how_to_continue(fake_workspace, start_sear
     assert code == 130, errors
     assert "the same command continues the search" in errors
     assert "Traceback" not in errors
-    assert json.loads(search.output)["complete"] is False
+    assert search.summary["complete"] is False
 
 
 def test_sigterm_is_as_clean_as_ctrl_c(fake_workspace, start_search):

@@ -19,7 +19,18 @@ MAX_DEPTH = 2
 NEEDS_NO_MIRROR = {"__init__.py", "__main__.py", "version.py"}
 BANNED_WORDS = {"utils", "util", "helpers", "helper", "misc", "common", "manager"}
 #: Names of folders below the root whose files are the project's own text.
-TEXT_FOLDERS = ("ichtune", "tests", "search_spaces", "ensembles", "recipes", "docs", "benchmarks", ".ci", ".github")
+TEXT_FOLDERS = (
+    "ichtune",
+    "tests",
+    "search_spaces",
+    "ensembles",
+    "recipes",
+    "docs",
+    "deploy",
+    "benchmarks",
+    ".ci",
+    ".github",
+)
 #: Home and work folders of whatever machine somebody wrote on.
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:home|Users|root|work|mnt|scratch)/[A-Za-z_.]")
 

@@ -1,31 +1,27 @@
-"""Every shipped search space reads, proposes recipes, names what exists, and says what it is for."""
+"""Every shipped search space reads, proposes recipes, names what exists, and says what it is for.
 
-import random
+The shipped JSON Schema is the one that is made from the grammar, and agrees with the reader.
+"""
+
+import json
+from functools import cache
 from pathlib import Path
 
 import pytest
 import timm
+from jsonschema import Draft202012Validator
 
+from ichtune.cli.schema import closed_names, suggested_names
+from ichtune.errors import ConfigError
 from ichtune.models.architectures import ARCHITECTURES
-from ichtune.shipped import shipped_files
-from ichtune.space import Space, propose, read_space
+from ichtune.shipped import shipped_files, shipped_folder
+from ichtune.space import RandomChooser, Space, propose, read_space
 from ichtune.space.domains import Choice
+from ichtune.space.json_schema import schema_text, space_schema
+from ichtune.yaml_positions import read_yaml
 
 SPACES = shipped_files("search_spaces")
-
-
-class RandomChooser:
-    def __init__(self, seed: int) -> None:
-        self._random = random.Random(seed)
-
-    def categorical(self, name: str, choices: tuple[str, ...]) -> str:
-        return self._random.choice(choices)
-
-    def real(self, name: str, low: float, high: float, *, log: bool, step: float | None) -> float:
-        return self._random.uniform(low, high)
-
-    def integer(self, name: str, low: int, high: int, *, log: bool, step: int) -> int:
-        return self._random.randrange(low, high + 1, step)
+SCHEMA = shipped_folder("search_spaces") / "space.schema.json"
 
 
 @pytest.fixture(params=sorted(SPACES))
@@ -66,6 +62,73 @@ def test_its_header_says_what_it_is(path: Path) -> None:
     header = [line for line in path.read_text().splitlines() if line.startswith("#")]
     for word in ("Purpose:", "Command:", "Cost:", "Result:"):
         assert any(word in line for line in header), f"{path.name} has no {word}"
+
+
+@cache
+def validator() -> Draft202012Validator:
+    return Draft202012Validator(json.loads(SCHEMA.read_text(encoding="utf-8")))
+
+
+def test_the_shipped_schema_is_made_from_the_grammar() -> None:
+    made = schema_text(space_schema(closed_names(), suggested_names()))
+    assert SCHEMA.read_text(encoding="utf-8") == made, "run `ichtune schema > search_spaces/space.schema.json`"
+
+
+def test_the_schema_lets_it_pass_as_it_is_written_and_as_it_is_resolved(path: Path, space: Space) -> None:
+    assert list(validator().iter_errors(read_yaml(path).value)) == []
+    assert list(validator().iter_errors(json.loads(json.dumps(space.resolved())))) == []
+
+
+def test_its_first_line_names_the_schema(path: Path) -> None:
+    assert path.read_text().splitlines()[0] == f"# yaml-language-server: $schema={SCHEMA.name}"
+
+
+LR = "parameters: {lr: [1e-3, 1e-2], optimizer: [adamw, sgd]}\n"
+WRONG = [
+    "parameters: {lrr: 3}\n",
+    "parameters: {lr: -1}\n",
+    "parameters: {lr: fast}\n",
+    "parameters: {lr: []}\n",
+    "parameters: {lr: {low: 1e-3}}\n",
+    "parameters: {lr: {low: 1e-3, hgh: 1}}\n",
+    "parameters: {lr: {low: 1e-3, high: 1, step: -1}}\n",
+    "parameters: {lr: {type: unifrm, low: 1e-3, high: 1}}\n",
+    "parameters: {epochs: 1.5}\n",
+    "parameters: {windows: brainn}\n",
+    "parameters: {windows: [[40, 80, 3]]}\n",
+    "parameters: {pooling: [gem, gemm]}\n",
+    "parameters: {loss_weights: [2, 1]}\n",
+    "parameters: {optimizer: {low: 1, high: 2}}\n",
+    LR + "version: 2\n",
+    LR + "serach: {trials: 3}\n",
+    LR + "search: {trials: 0}\n",
+    LR + "search: {trials: many}\n",
+    LR + "search: {early_stop: {grace: 0}}\n",
+    LR + "search: {early_stop: {judge: guess}}\n",
+    LR + "search: {early_stop: {fidelity: mm}}\n",
+    LR + "search: {gpu_hours: -1}\n",
+    LR + "resources: {gpus: 1}\n",
+    LR + "resources: none\n",
+    LR + "folds: {search_on: [-1]}\n",
+    LR + "metric: {goal: max}\n",
+    LR + "constraints: [{lr: {gte: 1}}]\n",
+    LR + "constraints: [{when: {lr: 1e-3}}]\n",
+    LR + "constraints: [{optimizer: {ge: 3}}]\n",
+    LR + "start_with: {lr: 1e-3}\n",
+    LR + "start_with: [3]\n",
+    LR + "base: [exp_00]\n",
+    LR + "include: 3\n",
+]
+
+
+@pytest.mark.parametrize("text", WRONG)
+def test_what_the_schema_refuses_the_reader_refuses_too(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "wrong.yaml"
+    path.write_text(text)
+
+    assert not validator().is_valid(read_yaml(path).value)
+    with pytest.raises(ConfigError, match=r"wrong\.yaml:1|wrong\.yaml:2"):
+        read_space(path)
 
 
 def test_its_command_finds_it(path: Path) -> None:

@@ -1,6 +1,8 @@
 """What only a CUDA device can show; skipped with a plain reason where there is none."""
 
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from ichtune.training.checkpoint import optimizer_tensors
 from ichtune.training.devices import batches_on
 from ichtune.training.fold_run import fold_rows, open_batches
 from ichtune.training.loop import TrainingRun
+from ichtune.training.memory import CONTEXT_MB, MIB, free_memory, hold_to_share, peak_memory_mb
 from ichtune.training.optimizers import OPTIMIZERS, create_optimizer
 from ichtune.training.predict import Extraction, FoldModel, extract, load_model
 from ichtune.training.tta import VIEWS
@@ -170,6 +173,88 @@ def test_optimizers_that_can_take_a_step_in_one_kernel_do(name: str) -> None:
     optimizer = create_optimizer(network, recipe({}, optimizer=name))
 
     assert {bool(group.get("fused")) for group in optimizer.param_groups} == {kind.fused}
+
+
+@pytest.fixture
+def let_go() -> Iterator[None]:
+    """Holds this process to no share of the GPU afterwards."""
+    free_memory(GPU)
+    yield
+    hold_to_share(GPU)
+
+
+@pytest.mark.usefixtures("let_go")
+def test_a_process_takes_no_more_of_a_gpu_than_its_share() -> None:
+    assert hold_to_share(GPU, gpu_memory_mb=CONTEXT_MB + 256) == 256
+    kept = torch.empty(128 * MIB, dtype=torch.uint8, device=GPU)
+    with pytest.raises(torch.OutOfMemoryError):
+        torch.empty(256 * MIB, dtype=torch.uint8, device=GPU)
+    del kept
+    total_mb = torch.cuda.get_device_properties(GPU).total_memory / MIB
+    assert hold_to_share(GPU, 0.5) == pytest.approx(total_mb / 2 - CONTEXT_MB)
+    assert hold_to_share(GPU) == total_mb
+    assert torch.empty(256 * MIB, dtype=torch.uint8, device=GPU).device.type == "cuda"
+
+
+#: Large enough that activations are most of what a step takes, on a network with batch norm and on one without.
+LARGE = [{"architecture": "resnet18", "dropout": 0.3}, {"architecture": "test_convnext"}]
+
+
+@pytest.mark.usefixtures("let_go")
+@pytest.mark.parametrize("keys", LARGE)
+def test_a_batch_that_does_not_fit_is_learnt_from_all_the_same(
+    session_workspace: Workspace, keys: dict[str, Any]
+) -> None:
+    chosen = recipe(keys, image_px=224, batch_size=32, epochs=2, lr=1e-3)
+    hold_to_share(GPU)
+    whole = finish(start(session_workspace, chosen, GPU))
+    took_mb = torch.cuda.max_memory_allocated(GPU) / MIB
+    assert not whole.is_short_of_memory
+    outcome, notes = losses(whole), list(whole.notes)
+    del whole
+    hold_to_share(GPU, gpu_memory_mb=CONTEXT_MB + 0.75 * took_mb)
+    short = finish(start(session_workspace, chosen, GPU))
+
+    assert short.is_short_of_memory
+    assert torch.cuda.max_memory_reserved(GPU) / MIB <= 0.75 * took_mb
+    assert next(note for note in short.notes if note not in notes).startswith("out of memory: ")
+    # kernels of a GPU add up in any order, and in bfloat16: near, not to the last bit
+    np.testing.assert_allclose(losses(short), outcome, rtol=0.05)
+
+
+@pytest.mark.usefixtures("let_go")
+def test_a_trial_that_is_held_to_its_measured_peak_fits(session_workspace: Workspace) -> None:
+    chosen = recipe(LARGE[0], image_px=224, batch_size=32, epochs=2)
+    hold_to_share(GPU)
+    peak_mb = peak_memory_mb(start(session_workspace, chosen, GPU))
+    smaller_mb = peak_memory_mb(start(session_workspace, replace(chosen, batch_size=8), GPU))
+    assert CONTEXT_MB < smaller_mb < peak_mb
+    hold_to_share(GPU, gpu_memory_mb=peak_mb)
+    assert not finish(start(session_workspace, chosen, GPU)).is_short_of_memory
+
+
+CONTEXT = """
+import torch
+x = torch.randn(8, 64, 56, 56, device="cuda", requires_grad=True)
+w = torch.randn(64, 64, 3, 3, device="cuda", requires_grad=True)
+with torch.autocast("cuda", dtype=torch.bfloat16):
+    y = torch.nn.functional.conv2d(x, w, padding=1).flatten(1)
+    (y @ torch.randn(64 * 56 * 56, 8, device="cuda")).sum().backward()
+torch.cuda.synchronize()
+print(torch.cuda.memory_reserved(), flush=True)
+input()
+"""
+
+
+def test_cuda_itself_takes_no_more_than_is_set_aside_for_it() -> None:
+    torch.zeros(1, device=GPU)
+    free_before, _ = torch.cuda.mem_get_info(GPU)
+    command = [sys.executable, "-c", CONTEXT]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        reserved = int(process.stdout.readline())  # type: ignore[union-attr]
+        free_meanwhile, _ = torch.cuda.mem_get_info(GPU)
+        process.communicate("\n")
+    assert (free_before - free_meanwhile - reserved) / MIB < CONTEXT_MB
 
 
 def assert_near(gpu: Extraction, cpu: Extraction) -> None:

@@ -46,6 +46,14 @@ def test_the_installed_package_finds_a_shipped_space_by_name(installed, tmp_path
     assert Path(ran.stdout.strip()) == installed / "ichtune" / "_shipped" / "search_spaces" / "windows.yaml"
 
 
+def test_files_for_clusters_and_watching_come_along(installed):
+    here = {path.name: path.read_bytes() for path in (ROOT / "deploy").iterdir()}
+    there = installed / "ichtune" / "_shipped" / "deploy"
+
+    assert here
+    assert here == {path.name: path.read_bytes() for path in there.iterdir()}
+
+
 def test_everything_that_is_not_python_comes_along(installed):
     here = {p.relative_to(ROOT) for p in (ROOT / "ichtune").rglob("*.j2")}
 

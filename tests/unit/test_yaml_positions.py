@@ -1,6 +1,7 @@
 """YAML is read strictly, and every key and value knows where it stands."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -108,3 +109,22 @@ def test_a_file_that_may_not_be_read_is_a_storage_error(tmp_path: Path) -> None:
 
 def test_keys_are_written_as_a_person_would() -> None:
     assert dotted(("parameters", "windows", 1, 0, "low")) == "parameters.windows[1][0].low"
+
+
+def test_what_was_taken_over_stands_where_it_came_from(tmp_path: Path) -> None:
+    (tmp_path / "other.yaml").write_text("z: 0\nlist:\n  - {a: 1}\n", encoding="utf-8")
+    other = read_yaml(tmp_path / "other.yaml")
+    mine = read(tmp_path, "b: 2\nlist: [{c: 3}]\n")
+    grafts = {("list", 0): (other, ("list", 0)), ("list", 1): (mine, ("list", 0))}
+    both = replace(mine, value={"b": 2, "list": [{"a": 1}, {"c": 3}]}, grafts=grafts)
+    twice = replace(mine, value={"x": both.value}, grafts={("x",): (both, ())})
+
+    assert both.where("list", 0, "a") == f"{tmp_path / 'other.yaml'}:3:6"
+    assert both.where_value("list", 1, "c") == f"{tmp_path / 'some.yaml'}:2:12"
+    assert both.where("b") == f"{tmp_path / 'some.yaml'}:1:1"
+    assert both.where("list", 0, "nothing") == f"{tmp_path / 'other.yaml'}:3:5"
+    assert twice.source("x", "list", 0, "a") == (other, ("list", 0, "a"))
+    assert str(both.error("wrong", "list", 1, "c")) == f"{tmp_path / 'some.yaml'}:2:12: list[0].c: wrong"
+    assert str(both.error("wrong", "list", 0, "a")) == (
+        f"{tmp_path / 'other.yaml'}:3:9: list[0].a: wrong (included by {tmp_path / 'some.yaml'})"
+    )

@@ -1,11 +1,16 @@
 import json
+import math
 
+import numpy as np
 import pytest
+from optuna.distributions import FloatDistribution, distribution_to_json
 
 from ichtune.cli.main import main
 from ichtune.recipe import Recipe
-from ichtune.search.ledger import FAILED, FINISHED, Ledger, TrialRecord
+from ichtune.search.ledger import FAILED, FINISHED, STOPPED, Ledger, TrialRecord
 from ichtune.search.trial_table import ledger_path
+
+NOTHING = {"params": {}, "distributions": {}}
 
 
 @pytest.fixture
@@ -16,18 +21,44 @@ def work(fake_workspace):
         ledger.open({})
         for number, loss in enumerate(losses):
             recipe = Recipe(lr=10.0 ** -(2 + number))
-            ledger.start(TrialRecord(number, {"lr": recipe.lr}, {"params": {}, "distributions": {}}, recipe))
+            ledger.start(TrialRecord(number, {"lr": recipe.lr}, NOTHING, recipe))
             ledger.epoch(number, {"epoch": 1, "val_weighted_log_loss": loss, "seconds": 1.0})
             ledger.end(number, FINISHED)
-    ledger.start(TrialRecord(1, {"lr": 1.0}, {"params": {}, "distributions": {}}, Recipe(lr=1.0)))
+    ledger.start(TrialRecord(1, {"lr": 1.0}, NOTHING, Recipe(lr=1.0)))
     ledger.end(1, FAILED, "diverged")
     return str(workspace.layout.root)
 
 
-def test_it_ranks_the_trials_of_every_search(work, capsys):
-    assert main(["leaderboard", "--work", work, "--json"]) == 0
+@pytest.fixture
+def searched(fake_workspace):
+    """A search whose learning rate decides, half of it stopped at the first rung."""
+    workspace = fake_workspace("rates")
+    ledger = Ledger(ledger_path(workspace.layout, "rates"))
+    ledger.open({})
+    distributions = {
+        "lr": distribution_to_json(FloatDistribution(1e-5, 1e-2, log=True)),
+        "flip": distribution_to_json(FloatDistribution(0.0, 1.0)),
+    }
+    rng = np.random.default_rng(0)
+    for number in range(24):
+        params = {"lr": float(10 ** rng.uniform(-5, -2)), "flip": float(rng.uniform())}
+        loss = 0.1 + 0.1 * abs(math.log10(params["lr"]) + 3)
+        ledger.start(TrialRecord(number, params, {"params": params, "distributions": distributions}, Recipe(**params)))
+        rung = {"rung": 1, "rung_loss": loss, "cost": 1.5}
+        ledger.epoch(number, {"epoch": 1, "val_weighted_log_loss": loss + 0.1, "seconds": 3.0, **rung})
+        for epoch in range(2, 5) if number % 2 else ():
+            ledger.epoch(number, {"epoch": epoch, "val_weighted_log_loss": loss, "seconds": 2.0})
+        ledger.end(number, FINISHED if number % 2 else STOPPED)
+    return str(workspace.layout.root)
 
-    rows = json.loads(capsys.readouterr().out)
+
+def rows_of(capsys, *arguments):
+    assert main(["leaderboard", *arguments, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_it_ranks_the_trials_of_every_search(work, capsys):
+    rows = rows_of(capsys, "--work", work)
 
     assert [(row["search"], row["trial"]) for row in rows] == [("one", 1), ("two", 0), ("one", 0), ("two", 1)]
     assert rows[0]["best_loss"] == 0.1
@@ -35,11 +66,40 @@ def test_it_ranks_the_trials_of_every_search(work, capsys):
 
 
 def test_it_takes_one_search_or_the_best_few(work, capsys):
-    main(["leaderboard", "--work", work, "--search", "two", "--json"])
-    assert {row["search"] for row in json.loads(capsys.readouterr().out)} == {"two"}
+    assert {row["search"] for row in rows_of(capsys, "--work", work, "--search", "two")} == {"two"}
+    assert len(rows_of(capsys, "--work", work, "--top", "1")) == 1
 
-    main(["leaderboard", "--work", work, "--top", "1", "--json"])
-    assert len(json.loads(capsys.readouterr().out)) == 1
+
+def test_it_sorts_by_any_column_or_parameter_either_way(work, capsys):
+    rates = [row["lr"] for row in rows_of(capsys, "--work", work, "--sort", "lr")]
+    assert rates == sorted(rates)
+    for arguments in (("--sort", "-lr"), ("--sort", "lr", "--reverse"), ("--sort=-lr",)):
+        assert [row["lr"] for row in rows_of(capsys, "--work", work, *arguments)] == sorted(rates, reverse=True)
+    upside_down = [row["status"] for row in rows_of(capsys, "--work", work, "--reverse")]
+    assert upside_down == ["failed", "finished", "finished", "finished"]
+
+
+def test_it_keeps_the_rows_that_fulfil_every_filter(work, capsys):
+    assert len(rows_of(capsys, "--work", work, "--filter", "lr<1")) == 3
+    assert len(rows_of(capsys, "--work", work, "--filter", "lr<1", "--filter", "search = one")) == 2
+    assert len(rows_of(capsys, "--work", work, "--status", "failed", "--status", "stopped")) == 1
+    first = rows_of(capsys, "--work", work, "--filter", "search=two", "--top", "1")
+    assert [(row["search"], row["trial"]) for row in first] == [("two", 0)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--sort", "lrate"], "no column 'lrate'. Did you mean 'lr'"),
+        (["--filter", "epoch=3"], "no column 'epoch'. Did you mean 'epochs'"),
+        (["--filter", "lr"], "--filter must be a column"),
+        (["--status", "finish"], "Did you mean 'finished'"),
+        (["--importance", "--top", "3"], "--importance looks at whole searches"),
+    ],
+)
+def test_a_question_that_cannot_be_answered_is_an_error(work, capsys, arguments, said):
+    assert main(["leaderboard", "--work", work, *arguments]) == 2
+    assert said in capsys.readouterr().err
 
 
 def test_the_table_says_why_a_trial_failed_and_what_comes_next(work, capsys):
@@ -48,7 +108,35 @@ def test_the_table_says_why_a_trial_failed_and_what_comes_next(work, capsys):
     said = capsys.readouterr()
     assert "0.1000" in said.out
     assert "trial 1 failed: diverged" in said.err
+    assert "stopped early" not in said.err
     assert said.err.splitlines()[-1] == f"next: ichtune train --work {work}"
+
+
+def test_it_says_what_the_stopped_trials_would_have_cost(searched, capsys):
+    assert main(["leaderboard", "--work", searched]) == 0
+
+    said = capsys.readouterr().err
+    assert "search rates: 12 of 24 trials were stopped early, which spared 30 epochs and about 1 min 0 s" in said
+    assert "judging the others on the way cost 6 epochs" in said
+
+
+def test_it_shows_which_parameters_decided(searched, capsys):
+    assert main(["leaderboard", "--work", searched, "--importance"]) == 0
+
+    said = capsys.readouterr()
+    assert said.out.index("lr") < said.out.index("flip")
+    assert "search rates, fanova: 24 trials by their score at the rung of epoch 1" in said.err
+
+
+def test_importances_are_told_to_scripts_and_too_few_trials_say_so(work, searched, capsys):
+    told = rows_of(capsys, "--work", searched, "--importance")
+    assert [(one["search"], one["method"]) for one in told[-2:]] == [("rates", "fanova"), ("rates", "ped_anova")]
+    assert set(told[-1]["shares"]) == set(told[-1]["chance"]) == {"lr", "flip"}
+
+    assert main(["leaderboard", "--work", work, "--search", "one", "--importance"]) == 0
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "importances need at least 20" in said.err
 
 
 def test_without_a_search_it_names_the_command(fake_workspace, capsys):

@@ -20,6 +20,7 @@ NAMES = [
     "audit",
     "inspect",
     "recipes",
+    "schema",
     "lr-find",
     "bench",
     "search",
@@ -243,6 +244,6 @@ def test_option_names_are_what_a_person_writes() -> None:
     import typer
 
     names = option_names(typer.main.get_command(app))
-    assert list(names) == NAMES
+    assert list(names) == [*NAMES, "cluster"]
     assert names["search"]["json"] == "as_json"
     assert names["prepare"]["work"] == names["prepare"]["out"]

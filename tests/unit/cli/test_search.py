@@ -25,7 +25,7 @@ def complete(fake_workspace, tmp_path, monkeypatch):
     path.write_text(SPACE)
     space = read_space(path)
     ledger = Ledger(ledger_path(workspace.layout, "mine"))
-    ledger.open(study._identity(workspace, space), {"space": space.resolved()})
+    ledger.open(study.identity_of(workspace, space), {"space": space.resolved()})
     for number in range(2):
         ledger.start(propose_trial(space, ledger.records(), number))
     ledger.epoch(0, {"epoch": 1, "val_weighted_log_loss": 0.2, "seconds": 1.0})
@@ -40,9 +40,11 @@ def test_a_complete_search_is_answered_from_its_ledger(complete, capsys):
 
     assert main([*command, "--json"]) == 0
 
-    told = json.loads(capsys.readouterr().out)
+    (line,) = capsys.readouterr().out.splitlines()
+    told = json.loads(line)
+    assert told["event"] == "summary"
     assert told["complete"]
-    assert told["trials"] == {"finished": 1, "stopped": 0, "failed": 1, "interrupted": 0}
+    assert told["trials"] == {"finished": 1, "stopped": 0, "failed": 1, "interrupted": 0, "duplicate": 0}
     assert told["best"] == {"trial": 0, "best_loss": 0.2}
     assert len(read_table(workspace.layout.trials, TRIALS)) == 2
 
@@ -70,7 +72,7 @@ def test_a_time_that_is_none_is_a_usage_error(complete, capsys):
 def test_a_search_whose_time_is_up_is_no_error_and_says_how_to_go_on(complete, monkeypatch, capsys):
     _, command = complete
     monkeypatch.setattr(study, "ray_session", lambda *a, **o: nullcontext(Cluster("", "", 1, 0, joined=False)))
-    monkeypatch.setattr(study, "_tune", lambda *a: None)
+    monkeypatch.setattr(study, "run_legs", lambda *a: None)
 
     assert main([*command, "--trials", "3", "--time", "0.000001s"]) == 0
     assert "its time is up: 2 of 3 trials have ended" in capsys.readouterr().err

@@ -44,14 +44,32 @@ def write_hu_cache(folder: Path, has_pixels: np.ndarray) -> None:
     write_json({**about, "shards": shards, "index_sha256": digest}, folder / "cache.json")
 
 
-def trial(number: int, windows: str, losses: list[float], status: str, reason: str = "") -> dict[str, object]:
-    """Return one row of the trial table."""
-    recipe = Recipe(architecture="tiny_convnet", windows=windows, lr=1e-3 * (number + 1), seed=number)
+_DISTRIBUTIONS = {
+    "windows": {"name": "CategoricalDistribution", "attributes": {"choices": ["brain", "bone", "brain_subdural_bone"]}},
+    "lr": {"name": "FloatDistribution", "attributes": {"low": 1e-4, "high": 1e-1, "log": True, "step": None}},
+}
+
+
+def trial(
+    number: int,
+    windows: str,
+    losses: list[float],
+    status: str,
+    reason: str = "",
+    rungs: dict[int, float] | None = None,
+    lr: float | None = None,
+) -> dict[str, object]:
+    """Return one row of the trial table; at an epoch of ``rungs`` it was judged by half an epoch's branch."""
+    recipe = Recipe(architecture="tiny_convnet", windows=windows, lr=lr or 1e-3 * (number + 1), seed=number)
     curve = [
         {"epoch": e, "val_weighted_log_loss": v, "train_loss": v, "lr": 0.1, "seconds": 1.5}
         for e, v in enumerate(losses, start=1)
     ]
+    rungs = rungs or {}
+    for epoch, loss in rungs.items():
+        curve[epoch - 1] |= {"rung": epoch, "rung_loss": loss, "cost": 1.5, "seconds": 1.5 * 1.5}
     parameters = {"windows": windows, "lr": recipe.lr, "epochs": 4}
+    distributions = {name: json.dumps(told) for name, told in _DISTRIBUTIONS.items()}
     return {
         "search": "windows",
         "trial": number,
@@ -61,17 +79,28 @@ def trial(number: int, windows: str, losses: list[float], status: str, reason: s
         "epochs": len(losses),
         "best_loss": min(losses, default=math.nan),
         "last_loss": losses[-1] if losses else math.nan,
-        "seconds": 1.5 * len(losses),
+        "seconds": 1.5 * (len(losses) + 0.5 * len(rungs)),
+        "epochs_spent": len(losses) + 0.5 * len(rungs),
+        "n_rungs": len(rungs),
+        "rung_loss": rungs[max(rungs)] if rungs else math.nan,
+        "duplicate_of": "",
         "recipe": json.dumps(recipe.to_dict()),
         "parameters": json.dumps(parameters),
+        "optuna": json.dumps({"params": {"windows": windows, "lr": recipe.lr}, "distributions": distributions}),
         "curve": json.dumps(curve),
     }
 
 
+@pytest.fixture
+def trial_row():
+    """Return the function that makes one row of the trial table."""
+    return trial
+
+
 TRIAL_ROWS = [
     trial(0, "brain", [0.30, 0.22, 0.20], "finished"),
-    trial(1, "bone", [0.31, 0.30], "stopped"),
-    trial(2, "brain_subdural_bone", [0.25, 0.15, 0.12], "finished"),
+    trial(1, "bone", [0.31, 0.30], "stopped", rungs={2: 0.29}),
+    trial(2, "brain_subdural_bone", [0.25, 0.15, 0.12], "finished", rungs={2: 0.14}),
     trial(3, "brain", [9.0], "failed", f"diverged <b>on</b> {UID} of patient P003"),
     trial(4, "brain", [], "interrupted"),
 ]

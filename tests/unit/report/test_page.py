@@ -1,5 +1,6 @@
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -10,7 +11,15 @@ from ichtune.labels import LABELS
 from ichtune.report import page
 from ichtune.report.blend_facts import LadderRow
 from ichtune.report.facts import collect_facts
-from ichtune.report.page import breakable, format_duration, format_loss, plotted_rungs, write_report
+from ichtune.report.page import (
+    breakable,
+    format_duration,
+    format_loss,
+    plotted_rungs,
+    render_page,
+    write_report,
+)
+from ichtune.search.importance import Importances
 from ichtune.tables import SLICES, write_json, write_table
 from ichtune.workspace import Workspace
 
@@ -93,12 +102,31 @@ def test_the_same_workspace_gives_the_same_bytes(full_page, tmp_path):
 def test_every_section_is_filled_in_order(full_text):
     titles = re.findall(r"<h2[^>]*>([^<]*)", full_text)
     assert titles == ["Score ladder", "Blend", "Search", "Runs", "Data", "How it was made"]
-    assert full_text.count("<svg") == 7
+    assert full_text.count("<svg") == 9
     assert full_text.count("<img") == 12
     assert "Generated data (phantom)" in full_text
     assert 'class="absent"' in full_text  # the run that is not trained on every fold
     for label in LABELS:
         assert f">{label}<" in full_text
+
+
+def test_the_search_says_what_stopping_saved_and_why_there_are_no_importances_yet(full_text):
+    section = full_text[full_text.index('id="search"') : full_text.index('id="runs"')]
+    assert "1 trial was stopped early. Trained to the end it would have cost 2 epochs more" in section
+    assert "No importances yet: 2 trials have a score at the rung of epoch 2" in section
+    assert "Score at the rung of epoch 2 against each parameter, 2 trials" in section
+    assert "<th>spared epochs</th>" in section
+
+
+def test_importances_are_drawn_with_what_they_rest_on(full_page):
+    facts = collect_facts(full_page[0].open())
+    found = Importances("fanova", {"lr": 0.9, "windows": 0.1}, {"lr": 0.3, "windows": 0.4}, 24, "loss at the end")
+    details = [replace(d, importances=(found,), name="<b>") for d in facts.search.details]
+    text = render_page(replace(facts, search=replace(facts.search, details=(details[0],))), full_page[0].open())
+    assert "24 trials by their loss at the end" in text
+    assert "Told from chance: lr (fanova)." in text
+    assert "search &lt;b&gt;" in text
+    assert "<b>" not in text[text.index('id="search"') : text.index('id="runs"')]
 
 
 def test_the_headline_says_the_loss_and_both_intervals(full_page):

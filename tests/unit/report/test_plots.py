@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ichtune.report import plots
+from ichtune.report.svg import draw_svg
 from ichtune.windows import Window
 
 RUNGS = [
@@ -14,9 +15,6 @@ RUNGS = [
     {"title": "bare", "oof_loss": None},
 ]
 POINTS = [{"predicted": 0.1, "observed": 0.2, "low": 0.0, "high": 0.4, "n": 9}]
-CURVES = [("finished", [(1, 0.3), (2, 0.2)]), ("failed", [(1, 9.0)]), ("other", [(1, 0.3)]), ("stopped", [])]
-SPENT = {"one": [(3, 0.3), (6, 0.1), (9, 0.2)], "two": [(2, 0.25)]}
-GROUPS = {"brain": [("finished", 0.1), ("stopped", 0.3)], "40/80+80/200": [("finished", 0.2)]}
 RATES = {"any": 0.14, "subdural": 0.06}
 
 
@@ -29,10 +27,6 @@ def texts(svg):
     [
         plots.ladder_plot(RUNGS),
         plots.reliability_plot(POINTS),
-        plots.learning_curves(CURVES, 0.29),
-        plots.learning_curves([("finished", [(1, 0.3)])], None),
-        plots.best_so_far(SPENT, 0.29),
-        plots.window_strip(GROUPS, None),
         plots.slices_per_series([30]),
         plots.label_rates(RATES, {0: RATES, 1: {"any": 0.1, "subdural": 0.0}}),
         plots.label_rates(RATES, {}),
@@ -53,23 +47,26 @@ def test_the_ladder_names_every_rung_and_only_the_kinds_of_loss_that_are_there()
     assert "test set" not in texts(plots.ladder_plot(RUNGS[:1]))
 
 
-def test_each_way_of_ending_is_in_the_legend_once():
-    shown = texts(plots.learning_curves(CURVES, 0.29))
-    for status in ("finished", "failed", "other"):
-        assert shown.count(status) == 1
-    assert "stopped" not in shown  # it has no epoch to draw
+def marked(losses, prior_loss, vertical=False):
+    def draw(axes):
+        axes.plot(losses, losses)
+        plots.prior_line(axes, losses, prior_loss, vertical=vertical)
+        plots.legend(axes, ncols=1)
+
+    return texts(draw_svg("prior", "losses", draw))
 
 
-def test_one_diverged_trial_does_not_flatten_the_others():
-    cut = texts(plots.learning_curves(CURVES, 0.29))
-    whole = texts(plots.learning_curves(CURVES, None))
-    assert "8" in whole
-    assert "8" not in cut
+@pytest.mark.parametrize("vertical", [False, True])
+def test_one_diverged_loss_does_not_flatten_the_others(vertical):
+    assert "8" in marked([0.1, 9.0], None)
+    assert marked([0.1, 9.0], 0.29, vertical).count("8") == 1  # on the other axis
 
 
-def test_every_search_and_every_window_set_is_named():
-    assert {"one", "two"} <= set(texts(plots.best_so_far(SPENT, None)))
-    assert {"brain", "40/80+80/200"} <= set(texts(plots.window_strip(GROUPS, None)))
+def test_a_prior_far_above_every_loss_is_named_and_not_drawn():
+    assert "prior: 0.55, beyond the figure" in marked([0.1, 0.2], 0.55)
+    assert "0.5" not in marked([0.1, 0.2], 0.55)
+    assert "prior" in marked([0.1, 0.5], 0.55)
+    assert not [text for text in marked([0.1, 0.5], None) if "prior" in text]
 
 
 def test_a_picture_is_the_slice_under_the_window():

@@ -1,7 +1,7 @@
 import matplotlib
 import pytest
 
-from ichtune.report.svg import BLUE, CSS_OF, INK, draw_svg
+from ichtune.report.svg import BLUE, CSS_OF, INK, draw_panels, draw_svg
 
 
 def line(axes):
@@ -53,3 +53,14 @@ def test_it_scales_down_but_never_up():
     assert 'viewBox="0 0 360 ' in head
     assert " width=" not in head
     assert " height=" not in head
+
+
+def test_a_figure_can_have_several_panels():
+    def two(figure):
+        for place, label in enumerate(("left", "right"), start=1):
+            figure.add_subplot(1, 2, place).set_xlabel(label)
+
+    text = draw_panels("two", "two panels", two, 5.0, 2.0)
+    assert ">left<" in text
+    assert ">right<" in text
+    assert text == draw_panels("two", "two panels", two, 5.0, 2.0)

@@ -7,9 +7,11 @@ from ichtune.errors import DataError
 from ichtune.recipe import Recipe
 from ichtune.search import crossval_tasks
 from ichtune.search.crossval_tasks import FoldTask, train_recipes
+from ichtune.search.packing import TrialRequest
 from ichtune.space import Resources
-from ichtune.training.crossval import train_fold
-from ichtune.training.fold_run import fold_folder
+from ichtune.training.crossval import TrainOptions, train_fold
+from ichtune.training.fold_run import fold_folder, open_fold
+from ichtune.training.loop import TrainingRun
 
 RECIPE = Recipe(architecture="tiny_convnet", image_px=32, batch_size=8, epochs=2, windows="brain", lr=3e-3)
 
@@ -59,3 +61,26 @@ def test_progress_counts_finished_folds_whole_and_running_ones_by_their_curve(fa
 def test_the_cause_of_a_failure_is_its_last_line():
     assert crossval_tasks._first_cause(DataError("one\ntwo")) == "two"
     assert crossval_tasks._first_cause(ValueError()) == "ValueError"
+
+
+def test_a_fold_that_a_trial_has_begun_is_trained_on_from_there(fake_workspace, tmp_path, monkeypatch):
+    workspace = fake_workspace()
+    run = open_fold(workspace, RECIPE, 1).run
+    run.run_epoch()
+    begun = workspace.layout.searches / "x" / "trials" / "0000" / "checkpoint_fold_1.safetensors"
+    run.save(begun)
+    trained = []
+    train = TrainingRun.train_epoch
+    monkeypatch.setattr(
+        TrainingRun, "train_epoch", lambda run, *after: trained.append(run.epoch + 1) or train(run, *after)
+    )
+    work, recipe = str(workspace.layout.root), RECIPE.to_dict()
+    request = TrialRequest({"cpu": 1.0}).config()
+
+    for fold, path in ((1, str(begun)), (2, None)):
+        told = crossval_tasks._train_fold(work, recipe, fold, request, TrainOptions(), path)
+        assert (told["fold"], told["epochs"]) == (fold, 2)
+
+    assert trained == [2, 1, 2]
+    notes = json.loads((fold_folder(workspace, RECIPE.recipe_id, 1) / "run.json").read_text())["notes"]
+    assert notes == [f"epochs 1 to 1 are those of a trial of a search: {begun.parent}"]

@@ -1,54 +1,92 @@
+"""run_search: what it refuses before Ray is started, and how a run of it is said to have ended."""
+
+from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-import timm
-from safetensors.torch import save_file
 
-from ichtune.errors import ConfigError, ConflictError, DataError
+from ichtune.errors import ConfigError, ConflictError, DataError, NothingUsableError, StorageError
 from ichtune.locks import only_one
+from ichtune.search import study
 from ichtune.search.cluster import Cluster
-from ichtune.search.ledger import FAILED, FINISHED, INTERRUPTED, STOPPED
-from ichtune.search.study import (
-    SearchOptions,
-    SearchResult,
-    check_space,
-    inputs_of,
-    n_concurrent,
-    run_search,
-    trial_resources,
-    wants_gpu,
-)
-from ichtune.space import FoldSettings, Resources, Space, read_space
-from ichtune.training.checks import check_weights
-from ichtune.training.devices import best_device, device_for
+from ichtune.search.ledger import FAILED, FINISHED, INTERRUPTED, STOPPED, Ledger
+from ichtune.search.legs import MAX_FAILED_IN_A_ROW
+from ichtune.search.study import SearchOptions, SearchResult, identity_of, run_search
+from ichtune.search.telemetry import TrialEvent
+from ichtune.search.trial_table import ledger_path
+from ichtune.search.watchers import Watcher, Watchers
+from ichtune.space import EarlyStop, read_space
+from ichtune.tables import TRIALS, read_table
 
 
-def test_a_trial_asks_for_a_share_of_a_gpu_only_where_there_are_gpus():
-    asked = Resources(gpu=0.5, cpu=2)
+@pytest.fixture
+def no_ray(monkeypatch):
+    """Ray is not started, and must not be."""
 
-    assert trial_resources(asked, n_gpus=4) == {"gpu": 0.5, "cpu": 2.0}
-    assert trial_resources(asked, n_gpus=0) == {"cpu": 2.0}
+    def refuse(*arguments, **options):
+        raise AssertionError("Ray was started although there is nothing to run")
 
-
-@pytest.mark.parametrize(
-    ("asked", "cpus", "gpus", "fits"),
-    [({"cpu": 0.5}, 2, 0, 4), ({"cpu": 0.1}, 1, 0, 10), ({"gpu": 0.5, "cpu": 4}, 16, 1, 2), ({"cpu": 2}, 3, 0, 1)],
-)
-def test_trials_at_a_time_are_what_the_scarcest_resource_holds(asked, cpus, gpus, fits):
-    assert n_concurrent(asked, Cluster("", "", cpus, gpus, joined=False)) == fits
+    monkeypatch.setattr(study, "ray_session", refuse)
 
 
-def test_a_trial_that_never_fits_is_refused_instead_of_waited_for():
-    with pytest.raises(ConfigError, match=r"asks for \{'cpu': 8\.0\}, but the cluster has 2 CPUs"):
-        n_concurrent({"cpu": 8.0}, Cluster("", "", 2, 0, joined=False))
+class Told(Watcher):
+    """Remembers what it is told."""
+
+    def __init__(self):
+        self.said = []
+
+    def started(self, name, cluster, records):
+        self.said.append(f"started {name} after {len(records)}")
+
+    def event(self, event):
+        self.said.append(event.kind)
+
+    def ended(self):
+        self.said.append("ended")
 
 
-def test_a_space_that_fits_the_workspace_passes(session_workspace, space):
-    check_space(session_workspace, space)
+@pytest.fixture
+def fake_ray(monkeypatch, epoch):
+    """Instead of Ray's legs: every trial is run as a function says; returns the trials that were run."""
+    ran = []
+
+    @contextmanager
+    def session(*arguments, **options):
+        yield Cluster("", "", 2, 0, joined=False)
+
+    def use(end):
+        def run_legs(run, on_event):
+            while hasattr(record := run.legs.next(), "trial"):
+                ran.append(record.trial)
+                end(run, record)
+                if run.halted or run.legs.ledger.records()[record.trial].status == INTERRUPTED:
+                    return
+                on_event(TrialEvent(run.legs.ledger.records()[record.trial].status, record.trial, "net", 1, 9, 0.3))
+
+        monkeypatch.setattr(study, "run_legs", run_legs)
+        return ran
+
+    monkeypatch.setattr(study, "ray_session", session)
+    monkeypatch.setattr(study, "create_watchers", lambda folder, shown, note, **asked: Watchers(shown, note))
+    return use
 
 
-def test_data_without_labels_is_refused_before_ray_is_started(fake_workspace, space):
+@pytest.fixture
+def plain(space):
+    """A space whose trials run to their end."""
+    return replace(space, search=replace(space.search, algorithm="random", trials=3, early_stop=EarlyStop()))
+
+
+def finish(run, record):
+    run.legs.ledger.epoch(record.trial, {"epoch": 1, "val_weighted_log_loss": 0.3, "seconds": 3600.0, "gpu": 1.0})
+    run.legs.ledger.end(record.trial, FINISHED)
+
+
+def fail(run, record):
+    run.legs.ledger.end(record.trial, FAILED, f"RuntimeError: broken (traceback in {record.trial}.txt)")
+
+
+def test_data_without_labels_is_refused_before_ray_is_started(fake_workspace, space, no_ray):
     workspace = fake_workspace()
     workspace.slices["is_labelled"] = False
 
@@ -58,7 +96,7 @@ def test_data_without_labels_is_refused_before_ray_is_started(fake_workspace, sp
     assert not workspace.layout.searches.exists()
 
 
-def test_a_crop_that_was_not_prepared_is_refused_before_ray_is_started(fake_workspace, tmp_path):
+def test_a_crop_that_was_not_prepared_is_refused_before_ray_is_started(fake_workspace, tmp_path, no_ray):
     workspace = fake_workspace()
     path = tmp_path / "crops.yaml"
     path.write_text("version: 1\nparameters:\n  epochs: 3\n  crop: [none, head]\n")
@@ -69,28 +107,7 @@ def test_a_crop_that_was_not_prepared_is_refused_before_ray_is_started(fake_work
     assert not workspace.layout.searches.exists()
 
 
-@pytest.mark.parametrize(
-    ("lines", "inputs"),
-    [
-        ("epochs: 3", [(224, "none")]),
-        ("crop: head", [(224, "head")]),
-        ("crop: [none, head]\n  image_px: [128, 256]", [(256, "head"), (256, "none")]),
-        ("image_px: {low: 64, high: 320, step: 32}", [(320, "none")]),
-        (
-            "architecture: [tiny_convnet, resnet18]\n  crop: {value: head, when: {architecture: resnet18}}",
-            [(224, "head"), (224, "none")],
-        ),
-        ("crop: [none, tight]\n  lr: [1e-3, 2e-3]\nstart_with:\n  - {crop: tight}", [(224, "none"), (224, "tight")]),
-    ],
-)
-def test_the_inputs_of_a_space_are_all_that_it_may_ask_for(tmp_path, lines, inputs):
-    path = tmp_path / "space.yaml"
-    path.write_text(f"version: 1\nparameters:\n  {lines}\n")
-
-    assert inputs_of(read_space(path)) == inputs
-
-
-def test_a_search_that_runs_already_is_not_joined_by_a_second(fake_workspace, space):
+def test_a_search_that_runs_already_is_not_joined_by_a_second(fake_workspace, space, no_ray):
     workspace = fake_workspace()
     folder = workspace.layout.searches / space.name
 
@@ -98,180 +115,196 @@ def test_a_search_that_runs_already_is_not_joined_by_a_second(fake_workspace, sp
         run_search(workspace, space, SearchOptions())
 
 
-def test_a_trial_computes_where_it_asked_to():
-    assert not wants_gpu({"cpu": 1.0})
-    assert not wants_gpu({"gpu": 0.0, "cpu": 1.0})
-    assert wants_gpu({"gpu": 0.5, "cpu": 1.0})
-    assert device_for(False).type == "cpu"
-    assert device_for(True) == best_device()
+def test_a_search_is_run_told_of_and_complete(fake_workspace, plain, fake_ray):
+    workspace, told = fake_workspace(), Told()
+    ran = fake_ray(finish)
+
+    found = run_search(workspace, plain, SearchOptions(), [told])
+
+    assert ran == [0, 1, 2]
+    assert found.complete
+    assert found.why == "3 trials were proposed"
+    assert (found.name, found.n_trials, found.count(FINISHED)) == ("space", 3, 3)
+    assert told.said == ["started space after 0", "finished", "finished", "finished", "ended"]
+    assert read_table(workspace.layout.trials, TRIALS)["status"].tolist() == [FINISHED] * 3
+    about = Ledger(ledger_path(workspace.layout, "space")).about()
+    assert about["space"]["parameters"].keys() == plain.resolved()["parameters"].keys()
+    assert {key: about[key] for key in identity_of(workspace, plain)} == identity_of(workspace, plain)
 
 
-def test_other_folds_than_the_workspace_has_are_refused(session_workspace, space):
-    with pytest.raises(ConfigError, match="asks for 5 folds"):
-        check_space(session_workspace, replace(space, folds=FoldSettings(k=5)))
+def test_a_complete_search_starts_no_ray_and_more_trials_extend_it(fake_workspace, plain, fake_ray, monkeypatch):
+    workspace = fake_workspace()
+    ran = fake_ray(finish)
+    run_search(workspace, plain, SearchOptions())
+    with monkeypatch.context() as patch:
+        patch.setattr(study, "ray_session", None)
+        assert run_search(workspace, plain, SearchOptions()).complete
+
+    found = run_search(workspace, plain, SearchOptions(n_trials=5))
+
+    assert ran == [0, 1, 2, 3, 4]
+    assert found.n_trials == 5
 
 
-def test_a_fold_beyond_the_plan_is_refused(session_workspace, space):
-    with pytest.raises(ConfigError, match=r"search_on names folds \[7\]"):
-        check_space(session_workspace, replace(space, folds=FoldSettings(search_on=(7,))))
+def test_another_space_under_the_same_name_is_refused(fake_workspace, plain, fake_ray, no_ray):
+    workspace = fake_workspace()
+    other = replace(plain, search=replace(plain.search, seed=8))
+    Ledger(ledger_path(workspace.layout, "mine")).open(identity_of(workspace, plain))
+
+    with pytest.raises(ConfigError, match=r"search 'mine' was started with another space_id"):
+        run_search(workspace, other, SearchOptions(name="mine"))
 
 
-@pytest.mark.parametrize(
-    ("weights", "place", "reason"),
-    [
-        ("true", r"space.yaml:4:\d+.*", "has no pretrained weights"),
-        ("[false, nowhere.safetensors]", "", "no such file"),
-    ],
-)
-def test_pretrained_weights_that_are_not_there_are_missed_before_a_trial(
-    session_workspace, tmp_path, weights, place, reason
-):
-    path = tmp_path / "space.yaml"
-    architecture = "tiny_convnet" if weights == "true" else "test_resnet"
-    path.write_text(
-        f"version: 1\nparameters:\n  architecture: {architecture}\n  pretrained: {weights}\n  image_px: 32\n"
-    )
+def test_a_search_cannot_learn_from_itself(fake_workspace, plain, no_ray):
+    itself = replace(plain, search=replace(plain.search, learn_from=("space",)))
 
-    with pytest.raises((ConfigError, DataError), match=rf"{place}{reason}"):
-        check_space(session_workspace, read_space(path))
+    workspace = fake_workspace()
+
+    with pytest.raises(ConfigError, match="learn_from: search 'space' knows its own trials"):
+        run_search(workspace, itself, SearchOptions())
+
+    assert not ledger_path(workspace.layout, "space").exists(), "a name that is taken by a search that never began"
 
 
-def write_space(tmp_path: Path, *lines: str) -> Space:
-    path = tmp_path / "space.yaml"
-    path.write_text("version: 1\nparameters:\n" + "".join(f"  {line}\n" for line in lines))
-    return read_space(path)
+def test_an_interrupted_search_is_not_complete_and_goes_on(fake_workspace, plain, fake_ray):
+    workspace = fake_workspace()
+    fake_ray(lambda run, record: None)
+    found = run_search(workspace, plain, SearchOptions())
+    assert not found.complete
+    assert [r.status for r in found.records] == [INTERRUPTED]
+
+    ran = fake_ray(finish)
+    assert run_search(workspace, plain, SearchOptions()).complete
+    assert ran == [0, 0, 1, 2]
 
 
-@pytest.fixture
-def weights_of_test_resnet(tmp_path: Path) -> str:
-    save_file(timm.create_model("test_resnet").state_dict(), tmp_path / "weights.safetensors")
-    return "weights.safetensors"
+def test_whoever_watches_is_let_go_however_the_run_ends(fake_workspace, plain, fake_ray):
+    told = Told()
+
+    def interrupt(run, record):
+        raise KeyboardInterrupt
+
+    fake_ray(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run_search(fake_workspace(), plain, SearchOptions(), [told])
+
+    assert told.said == ["started space after 0", "ended"]
 
 
-@pytest.mark.parametrize(
-    "lines",
-    [
-        (
-            "architecture: [tiny_convnet, test_resnet]",
-            "pretrained: {choices: [WEIGHTS], when: {architecture: test_resnet}}",
-        ),
-        (
-            "architecture: [tiny_convnet, test_resnet]",
-            "pretrained: {choices: [false, WEIGHTS], when: {architecture: [test_resnet]}}",
-        ),
-        ("pretrained: [false, WEIGHTS]", "architecture: {value: test_resnet, when: {pretrained: WEIGHTS}}"),
-        (
-            "loss: [bce, focal]",
-            "architecture: {choices: [test_resnet, tiny_convnet], when: {loss: [bce, focal]}}",
-            "pretrained: {value: WEIGHTS, when: {loss: focal, architecture: {ne: tiny_convnet}}}",
-        ),
-    ],
-)
-def test_only_networks_and_weights_that_meet_are_tried(
-    session_workspace, tmp_path, monkeypatch, weights_of_test_resnet, lines
-):
-    built = []
-    monkeypatch.setattr(
-        "ichtune.search.study.check_weights", lambda recipe: (built.append(recipe), check_weights(recipe))
-    )
-    written = [line.replace("WEIGHTS", weights_of_test_resnet) for line in lines]
+def test_spent_gpu_hours_complete_a_search_wherever_its_trials_stand(fake_workspace, plain, fake_ray):
+    workspace = fake_workspace()
 
-    check_space(session_workspace, write_space(tmp_path, "image_px: 32", *written))
+    def leave(run, record):
+        run.legs.ledger.epoch(record.trial, {"epoch": 1, "val_weighted_log_loss": 0.3, "seconds": 3600.0, "gpu": 1.0})
 
-    assert [(recipe.architecture, recipe.pretrained) for recipe in built] == [
-        ("test_resnet", str(tmp_path / weights_of_test_resnet))
+    fake_ray(leave)
+    found = run_search(workspace, plain, SearchOptions(gpu_hours=1.0))
+    assert found.complete
+
+    again = run_search(workspace, plain, SearchOptions(gpu_hours=1.0))
+    assert again.complete
+    assert again.why == "1 GPU hours are spent"
+
+
+def test_what_is_set_beside_the_space_goes_before_it(fake_workspace, plain, fake_ray):
+    settings = replace(plain.search, gpu_hours=7.0, until_no_gain=3)
+    seen = []
+
+    def look(run, record):
+        seen.append(run.legs.budget)
+        finish(run, record)
+
+    fake_ray(look)
+    run_search(fake_workspace("a"), replace(plain, search=settings), SearchOptions(n_trials=1, gpu_hours=5))
+    run_search(fake_workspace("b"), replace(plain, search=settings), SearchOptions(until_no_gain=2))
+
+    assert (seen[0].n_trials, seen[0].gpu_hours, seen[0].until_no_gain) == (1, 5, 3)
+    assert (seen[1].n_trials, seen[1].gpu_hours, seen[1].until_no_gain) == (3, 7.0, 2)
+
+
+def test_a_recipe_that_another_search_of_the_workspace_finished_is_not_run(fake_workspace, plain, fake_ray):
+    workspace = fake_workspace()
+    ran = fake_ray(finish)
+    run_search(workspace, plain, SearchOptions(name="first"))
+
+    found = run_search(workspace, plain, SearchOptions(name="second"))
+
+    assert ran == [0, 1, 2]
+    assert [(r.from_search, r.duplicate_of, r.status) for r in found.records] == [
+        ("first", number, FINISHED) for number in range(3)
     ]
 
 
-def test_networks_and_weights_that_meet_under_some_condition_are_tried(
-    session_workspace, tmp_path, weights_of_test_resnet
-):
-    space = write_space(
-        tmp_path,
-        "image_px: 32",
-        "loss: [bce, focal]",
-        "architecture: {choices: [tiny_convnet, test_resnet], when: {loss: focal}}",
-        f"pretrained: {{value: {weights_of_test_resnet}, when: {{architecture: [test_resnet, tiny_convnet]}}}}",
-    )
-    with pytest.raises(ConfigError, match=r"space.yaml:6:\d+: parameters.pretrained.*'tiny_convnet' has no pretrained"):
-        check_space(session_workspace, space)
+def test_a_full_disk_is_said_to_be_one(fake_workspace, plain, fake_ray):
+    def halt(run, record):
+        run.halted = "the disk is full."
+
+    fake_ray(halt)
+    with pytest.raises(StorageError, match=r"the disk is full\. The search stopped where it was; the same"):
+        run_search(fake_workspace(), plain, SearchOptions())
 
 
-def test_a_network_is_tried_at_a_size_that_it_is_used_with(
-    session_workspace, tmp_path, monkeypatch, weights_of_test_resnet
-):
-    built = []
-    monkeypatch.setattr("ichtune.search.study.check_weights", built.append)
-    space = write_space(
-        tmp_path,
-        "architecture: [tiny_convnet, test_resnet]",
-        "image_px: {choices: [64, 32, 96], when: {architecture: tiny_convnet}}",
-        f"pretrained: [false, {weights_of_test_resnet}]",
-    )
+def test_a_table_that_cannot_be_written_ends_no_trial(fake_workspace, plain, fake_ray, monkeypatch):
+    workspace = fake_workspace()
+    fake_ray(finish)
+    writes = []
 
-    check_space(session_workspace, space)
+    def write(layout):
+        writes.append(layout)
+        if len(writes) <= 3:
+            raise StorageError("the disk is full")
 
-    assert {(recipe.architecture, recipe.image_px) for recipe in built} == {("tiny_convnet", 32), ("test_resnet", 224)}
+    monkeypatch.setattr(study, "write_trials", write)
 
-
-@pytest.mark.parametrize(
-    ("lines", "message"),
-    [
-        (
-            ("optimizer: [adamw, sgd]", "beta1: {low: 0.8, high: 0.95}"),
-            r":3:22: parameters.optimizer\[1\]: excludes other values .*'beta1' is none that optimizer 'sgd' reads",
-        ),
-        (("epochs: 3", "optimizer: sgd", "eps: [null, 1e-6]"), r":4:14: parameters.optimizer: .*'eps' is none that"),
-        (("flip_slices: 0.5", "lr: [1e-3, 1e-2]"), r":3:16: parameters.flip_slices: .*got neighbours 0"),
-        (("neighbours: [1, 0]", "flip_slices: 0.5"), r":4:16: parameters.flip_slices: .*got neighbours 0"),
-        (
-            ("neighbours: 1", "neighbour_side: [both, above]", "flip_slices: {low: 0.0, high: 0.5}"),
-            r":4:26: parameters.neighbour_side\[1\]: .*neighbour_side above",
-        ),
-    ],
-)
-def test_keys_that_contradict_each_other_are_refused_where_they_stand(session_workspace, tmp_path, lines, message):
-    with pytest.raises(ConfigError, match=rf"space.yaml{message}"):
-        check_space(session_workspace, write_space(tmp_path, *lines))
+    assert run_search(workspace, plain, SearchOptions()).count(FINISHED) == 3
+    assert len(writes) == 4
 
 
-def test_keys_that_conditions_keep_apart_do_not_contradict_each_other(session_workspace, tmp_path):
-    space = write_space(
-        tmp_path,
-        "optimizer: [adamw, sgd, lion]",
-        "beta1: {choices: [null, 0.95], when: {optimizer: {ne: sgd}}}",
-        "eps: {low: 1e-8, high: 1e-4, log: true, when: {optimizer: adamw}}",
-        "neighbours: [0, 1]",
-        "neighbour_side: {choices: [both, above], when: {neighbours: 1}}",
-        "flip_slices: {low: 0.0, high: 0.5, when: {neighbours: 1, neighbour_side: both}}",
-    )
-    check_space(session_workspace, space)
+def test_the_table_is_written_again_only_when_there_is_time_for_it(fake_workspace, plain, fake_ray, monkeypatch):
+    now, writes = [0.0], []
+
+    def end(run, record):
+        now[0] += 7.0
+        finish(run, record)
+
+    def write(layout):
+        writes.append(now[0])
+        now[0] += 1.0
+
+    fake_ray(end)
+    monkeypatch.setattr(study, "write_trials", write)
+    monkeypatch.setattr(study.time, "monotonic", lambda: now[0])
+
+    run_search(fake_workspace(), plain, SearchOptions(n_trials=6))
+
+    assert writes == [7.0, 29.0, 44.0]  # a second each, so not before twenty have passed; and once in the end
 
 
-@pytest.mark.parametrize(
-    ("line", "wrong", "meant"),
-    [
-        ("architecture: tiny_convnett", "tiny_convnett", "tiny_convnet"),
-        ("architecture: [tiny_convnet, resnet188]", "resnet188", "resnet18"),
-        ("lr_schedule: flat_cosin", "flat_cosin", "flat_cosine"),
-        ("optimizer: [adamw, adammw]", "adammw", "adamw"),
-        ("augmentation: affin", "affin", "affine"),
-        ("tta: flipp", "flipp", "flip"),
-        ("loss: bcee", "bcee", "bce"),
-    ],
-)
-def test_a_name_that_no_table_knows_is_refused_where_it_stands(session_workspace, tmp_path, line, wrong, meant):
-    path = tmp_path / "space.yaml"
-    path.write_text(f"version: 1\nparameters:\n  epochs: 3\n  {line}\n")
+def test_too_many_failures_in_a_row_end_a_search_with_what_they_share(fake_workspace, plain, fake_ray):
+    fake_ray(fail)
 
-    with pytest.raises(ConfigError, match=rf"space.yaml:4:\d+.*{wrong}.*Did you mean '{meant}'"):
-        check_space(session_workspace, read_space(path))
+    with pytest.raises(NothingUsableError, match=r"last 5 trials failed one after the other, 5 of them with: Runt.*br"):
+        run_search(fake_workspace(), plain, SearchOptions(n_trials=9))
 
 
-def test_a_result_knows_its_best_trial_and_whether_it_is_complete(record):
+def test_failures_of_all_sorts_are_told_by_the_last(fake_workspace, plain, fake_ray):
+    fake_ray(lambda run, record: run.legs.ledger.end(record.trial, FAILED, f"reason {record.trial}"))
+
+    with pytest.raises(NothingUsableError, match=r"each in its own way, the last: reason 4"):
+        run_search(fake_workspace(), plain, SearchOptions(n_trials=9))
+    assert MAX_FAILED_IN_A_ROW == 5
+
+
+def test_a_search_all_of_whose_trials_failed_has_nothing_to_show(fake_workspace, plain, fake_ray):
+    fake_ray(fail)
+
+    with pytest.raises(NothingUsableError, match=r"all 3 trials of search 'space' failed, the last with: RuntimeError"):
+        run_search(fake_workspace(), plain, SearchOptions())
+
+
+def test_a_result_knows_its_best_trial(record):
     records = [record(0, [0.3, 0.2], FINISHED), record(1, [0.1], STOPPED), record(2, [0.05], FAILED)]
 
-    assert SearchResult("x", records, 3).best.trial == 1
-    assert SearchResult("x", records, 3).complete
-    assert not SearchResult("x", records, 4).complete
-    assert not SearchResult("x", [*records, record(3, [0.5], INTERRUPTED)], 4).complete
+    assert SearchResult("x", records, 3, complete=True).best.trial == 1
+    assert SearchResult("x", records, 3, complete=True).count(FAILED) == 1
+    assert SearchResult("x", [], 3, complete=False).best is None

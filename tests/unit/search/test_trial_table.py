@@ -1,4 +1,5 @@
 import json
+import time
 
 import pytest
 
@@ -6,7 +7,18 @@ from ichtune.errors import DataError
 from ichtune.layout import Layout
 from ichtune.locks import only_one
 from ichtune.search.ledger import FAILED, FINISHED, INTERRUPTED, STOPPED, Ledger
-from ichtune.search.trial_table import leaderboard, ledger_path, lock_path, winners, write_trials
+from ichtune.search.trial_table import (
+    all_records,
+    holder_path,
+    is_running,
+    ledger_path,
+    lock_path,
+    train_top,
+    trial_checkpoints,
+    trial_folder,
+    winners,
+    write_trials,
+)
 from ichtune.tables import TRIALS, read_table
 
 
@@ -30,17 +42,6 @@ def layout(tmp_path, record):
         if trial.status != INTERRUPTED:
             ledger.end(trial.trial, trial.status, "it broke" if trial.status == FAILED else "")
     return made
-
-
-def test_the_leaderboard_ranks_by_best_loss_and_keeps_those_without_one(layout):
-    rows = leaderboard(layout)
-
-    assert [row["trial"] for row in rows] == [1, 3, 5, 0, 4, 2]
-    assert rows[0]["lr"] == 2e-3
-    assert rows[0]["best_loss"] == 0.1
-    assert rows[-1]["best_loss"] is None
-    assert rows[-1]["reason"] == "it broke"
-    assert {"trial", "recipe_id", "status", "epochs", "best_loss", "seconds"} <= set(rows[0])
 
 
 def test_winners_are_distinct_and_trained_to_the_end_first(layout):
@@ -78,33 +79,136 @@ def test_the_table_holds_every_trial_and_its_curve(layout):
     assert table.loc[3, "seconds"] == 4.0
 
 
+def test_the_table_says_what_each_trial_was_judged_by_and_cost(tmp_path, record):
+    made = Layout(tmp_path)
+    ledger = Ledger(ledger_path(made, "windows"))
+    ledger.open({})
+    one = record(0, [0.5, 0.4, 0.3], FINISHED, rungs={1: 0.45, 3: 0.25})
+    one.curve[0]["cost"] = 1.5
+    one.optuna = {"params": {"lr": 1e-3}, "distributions": {}}
+    ledger.start(one)
+    for epoch in one.curve:
+        ledger.epoch(0, epoch)
+    ledger.end(0, FINISHED)
+    ledger.start(record(1, []))
+    ledger.duplicate(1, 0)
+    ledger.start(record(2, []))
+    ledger.duplicate(2, 4, "earlier", one.curve)
+    write_trials(made)
+
+    table = read_table(made.trials, TRIALS)
+
+    assert table["epochs_spent"].tolist() == [3.5, 0.0, 0.0]
+    assert table["n_rungs"].tolist() == [2, 0, 2]
+    assert table.loc[0, "rung_loss"] == 0.25
+    assert table["duplicate_of"].tolist() == ["", "0", "earlier/4"]
+    assert table["status"].tolist() == [FINISHED, "duplicate", FINISHED]
+    assert json.loads(table.loc[0, "optuna"]) == one.optuna
+
+
 def test_no_search_names_the_command(tmp_path):
     with pytest.raises(DataError, match=r"run `ichtune search --space windows\.yaml` first"):
-        leaderboard(Layout(tmp_path))
+        all_records(Layout(tmp_path))
 
 
 def test_an_unknown_search_lists_those_that_are_there(layout):
     with pytest.raises(DataError, match=r"no search 'x'.*windows"):
-        leaderboard(layout, "x")
+        winners(layout, 3, "x")
 
 
-def test_a_searched_parameter_never_hides_a_figure(tmp_path, record):
+def test_winners_of_failed_trials_are_none(tmp_path, record):
     made = Layout(tmp_path)
     ledger = Ledger(ledger_path(made, "windows"))
     ledger.open({})
-    trial = record(0, [0.3], STOPPED)
-    trial.parameters = {"epochs": 9, "lr": 1e-3}
-    ledger.start(trial)
-    ledger.epoch(0, trial.curve[0])
-    ledger.end(0, STOPPED)
+    ledger.start(record(0, []))
+    ledger.end(0, FAILED, "why")
 
-    assert leaderboard(made)[0]["epochs"] == 1
+    with pytest.raises(DataError, match=r"no trial in .* has ended with a loss"):
+        winners(made, 3)
 
 
-def test_a_trial_without_an_end_runs_while_its_search_does(layout):
+def test_as_many_winners_are_trained_as_the_searches_want(tmp_path):
+    made = Layout(tmp_path)
+    for name, top in (("a", 2), ("b", 5)):
+        Ledger(ledger_path(made, name)).open({"space": {"train": {"top": top}}})
+
+    assert (train_top(made), train_top(made, "a")) == (5, 2)
+
+
+def test_a_search_runs_while_somebody_holds_it_here_or_elsewhere(layout):
+    assert not is_running(layout, "windows")
     with only_one(lock_path(layout, "windows"), "busy"):
-        running = {row["trial"]: row["status"] for row in leaderboard(layout)}
-    later = {row["trial"]: row["status"] for row in leaderboard(layout)}
+        assert is_running(layout, "windows")
+    for alive_until, expected in ((time.time() + 60, True), (time.time() - 60, False)):
+        holder_path(layout, "windows").write_text(json.dumps({"alive_until": alive_until}))
+        assert is_running(layout, "windows") is expected
+    holder_path(layout, "windows").write_text("torn {")
+    assert not is_running(layout, "windows")
 
-    assert (running[4], later[4]) == ("running", "interrupted")
-    assert {n: s for n, s in running.items() if n != 4} == {n: s for n, s in later.items() if n != 4}
+
+class Searches:
+    """Searches in a workspace whose trials left checkpoints."""
+
+    def __init__(self, layout):
+        self.layout = layout
+
+    def add(self, name, *trials, folds=(0,), left=(0,)):
+        ledger = Ledger(ledger_path(self.layout, name))
+        ledger.open({"folds": list(folds)})
+        for trial in trials:
+            ledger.start(trial)
+            for epoch in trial.curve:
+                ledger.epoch(trial.trial, epoch)
+            if trial.ended:
+                ledger.end(trial.trial, trial.status)
+            for fold in left:
+                path = trial_folder(self.layout, name, trial.trial) / f"checkpoint_fold_{fold}.safetensors"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.touch()
+
+
+def test_checkpoints_are_found_by_recipe_and_fold_and_the_longest_counts(tmp_path, record):
+    layout = Layout(tmp_path)
+    searches = Searches(layout)
+    short, long, other = record(0, [0.3] * 2, STOPPED), record(0, [0.3] * 9), record(1, [0.3], STOPPED, lr=2e-3)
+    searches.add("a", short, other)
+    searches.add("b", long, folds=(0, 2), left=(0, 2))
+
+    found = trial_checkpoints(layout)
+
+    folder = trial_folder(layout, "b", 0).resolve()
+    assert found == {
+        (long.recipe.recipe_id, 0): folder / "checkpoint_fold_0.safetensors",
+        (long.recipe.recipe_id, 2): folder / "checkpoint_fold_2.safetensors",
+        (other.recipe.recipe_id, 0): trial_folder(layout, "a", 1).resolve() / "checkpoint_fold_0.safetensors",
+    }
+
+
+def test_of_a_shorter_stage_or_of_nothing_no_checkpoint_is_found(tmp_path, record):
+    layout = Layout(tmp_path)
+    Searches(layout).add("a", record(0, [0.3], STOPPED), left=())
+    folder = trial_folder(layout, "a", 0)
+    folder.mkdir(parents=True)
+    (folder / "checkpoint_stage_0.safetensors").touch()
+
+    assert trial_checkpoints(layout) == {}
+    assert trial_checkpoints(Layout(tmp_path / "none")) == {}
+
+
+def test_whether_there_is_a_file_can_be_asked_elsewhere(tmp_path, record):
+    layout = Layout(tmp_path)
+    Searches(layout).add("a", record(0, [0.3]), left=())
+
+    assert trial_checkpoints(layout, lambda path: path.name.endswith("fold_0.safetensors"))
+    assert trial_checkpoints(layout, lambda path: False) == {}
+
+
+def test_a_search_that_was_killed_before_its_first_line_is_in_nobody_s_way(tmp_path, record):
+    layout = Layout(tmp_path)
+    Searches(layout).add("a", record(0, [0.3]))
+    torn = ledger_path(layout, "torn")
+    torn.parent.mkdir(parents=True)
+    torn.write_text('{"event": "sea')
+
+    assert len(trial_checkpoints(layout)) == 1
+    write_trials(layout)

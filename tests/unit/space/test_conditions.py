@@ -3,7 +3,7 @@
 import pytest
 
 from ichtune.errors import ConfigError
-from ichtune.space.conditions import RELATIONS, Test, is_active, parents_first, parents_of
+from ichtune.space.conditions import RELATION_WORDS, RELATIONS, Reference, Test, is_active, parents_first, parents_of
 
 SGD = Test("optimizer", "eq", "sgd")
 FAST = Test("lr", "ge", 0.1)
@@ -28,6 +28,7 @@ def test_every_relation(relation: str, operand: object, holds_for: set[int]) -> 
 
 def test_the_relations_above_are_all_there_are() -> None:
     assert set(RELATIONS) == {"eq", "ne", "in", "not_in", "ge", "gt", "le", "lt"}
+    assert set(RELATION_WORDS) == set(RELATIONS)
 
 
 def test_tests_are_and_alternatives_are_or() -> None:
@@ -59,3 +60,38 @@ def test_parents_come_first_and_else_the_order_stays() -> None:
 def test_a_cycle_is_spelt_out() -> None:
     with pytest.raises(ConfigError, match="a -> b -> c -> a"):
         parents_first({"a": ["b"], "b": ["c"], "c": ["a"]})
+
+
+BELOW = Test("warmup", "le", Reference("anneal_start"))
+
+
+def test_an_operand_may_be_another_parameter() -> None:
+    assert BELOW.holds({"warmup": 0.2, "anneal_start": 0.2})
+    assert not BELOW.holds({"warmup": 0.3, "anneal_start": 0.2})
+    assert BELOW.parameters == ("warmup", "anneal_start")
+    assert parents_of(((BELOW, SGD),)) == ("warmup", "anneal_start", "optimizer")
+
+
+def test_a_test_is_decided_where_all_that_it_compares_is_active() -> None:
+    assert BELOW.is_decided({"warmup": 0.2, "anneal_start": 0.1})
+    assert not BELOW.is_decided({"warmup": 0.2})
+    assert not BELOW.holds({"warmup": 0.2})
+    assert not BELOW.holds({"anneal_start": 0.2})
+
+
+@pytest.mark.parametrize(
+    ("test", "words"),
+    [
+        (SGD, "sgd"),
+        (Test("optimizer", "ne", "sgd"), "other than sgd"),
+        (Test("optimizer", "in", ("sgd", "radam")), "one of sgd, radam"),
+        (Test("optimizer", "not_in", ("sgd", "radam")), "none of sgd, radam"),
+        (Test("pretrained", "eq", True), "true"),
+        (Test("lr", "ge", 1e-3), "at least 0.001"),
+        (Test("lr", "gt", 1e-3), "above 0.001"),
+        (Test("lr", "lt", 1e-3), "below 0.001"),
+        (BELOW, "at most anneal_start"),
+    ],
+)
+def test_what_is_wanted_in_words(test: Test, words: str) -> None:
+    assert test.wanted == words

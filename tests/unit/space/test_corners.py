@@ -7,14 +7,15 @@ import pytest
 from ichtune.errors import ConfigError
 from ichtune.recipe import Recipe
 from ichtune.space import Space, check_corners, combinations, propose, read_space
-from ichtune.space.corners import candidates, failure
+from ichtune.space.corners import allowed_draw, candidates, check_alone, check_constraints, failure
 from ichtune.space.domains import Choice, Integer, option_of
 from ichtune.space.model import Parameter
 
 
-def space_of(tmp_path: Path, parameters: str) -> Space:
+def space_of(tmp_path: Path, parameters: str, constraints: str = "[]") -> Space:
     path = tmp_path / "space.yaml"
-    path.write_text("parameters:\n" + "".join(f"  {line}\n" for line in parameters.strip().splitlines()))
+    lines = "".join(f"  {line}\n" for line in parameters.strip().splitlines())
+    path.write_text(f"parameters:\n{lines}constraints: {constraints}\n")
     return read_space(path)
 
 
@@ -37,10 +38,13 @@ def test_candidates_are_every_option_and_bound_and_the_numbers_inside() -> None:
 
 
 def test_a_failure_is_the_recipe_s_or_the_check_s() -> None:
-    assert failure({"lr": 1e-3}) is None
-    assert "between" in str(failure({"lr": -1.0}))
-    assert failure({"optimizer": "sgd", "image_px": 300}) is None
-    assert "do not go together" in str(failure({"optimizer": "sgd", "image_px": 300}, refuse_wide_sgd))
+    space = Space("any", ())
+    assert failure(space, {"lr": 1e-3}) is None
+    assert "between" in str(failure(space, {"lr": -1.0}))
+    assert failure(space, {"optimizer": "sgd", "image_px": 300}) is None
+    assert "do not go together" in str(failure(space, {"optimizer": "sgd", "image_px": 300}, refuse_wide_sgd))
+    wide = Space("wide", (), base=Recipe(image_px=300))
+    assert "do not go together" in str(failure(wide, {"optimizer": "sgd"}, refuse_wide_sgd))
 
 
 def test_a_check_sees_every_option_and_bound_beside_the_extremes_of_the_others(tmp_path: Path) -> None:
@@ -140,3 +144,107 @@ def test_a_space_of_one_recipe_has_one_corner(tmp_path: Path) -> None:
     assert set(seen) == {Recipe(epochs=3)}
     assert combinations(space, ("epochs",)) == [{"epochs": 3}]
     assert propose(space, None).recipe == Recipe(epochs=3)  # type: ignore[arg-type]  (there is nothing to ask)
+
+
+def test_what_a_constraint_excludes_is_not_tried(tmp_path: Path) -> None:
+    parameters = "optimizer: [adamw, sgd]\nimage_px: [64, 300]"
+    seen: list[Recipe] = []
+    space = space_of(tmp_path, parameters, "[{image_px: {le: 64}, when: {optimizer: sgd}}]")
+
+    check_corners(space, lambda recipe: seen.append(recipe) or refuse_wide_sgd(recipe))  # type: ignore[func-returns-value]
+
+    assert {(r.optimizer, r.image_px) for r in seen} == {("adamw", 64), ("adamw", 300), ("sgd", 64)}
+    with pytest.raises(ConfigError, match="or say under `constraints`"):
+        check_corners(space_of(tmp_path, parameters), refuse_wide_sgd)
+
+
+def test_beside_a_value_others_are_looked_for_that_constraints_allow(tmp_path: Path) -> None:
+    parameters = "batch_size: {low: 1, high: 256}\nimage_px: {low: 16, high: 512}\nepochs: {low: 1, high: 9}"
+    middle = "{batch_size: {gt: 1, lt: 256}}"
+    space = space_of(tmp_path, parameters, f"[{middle}]")
+
+    drawn = allowed_draw(space, {"image_px": 512}, last=True)
+    assert drawn is not None
+    assert drawn.plain["image_px"] == 512
+    assert 1 < drawn.plain["batch_size"] < 256
+    assert allowed_draw(space, {"batch_size": 256}, last=True) is None
+
+    seen: set[int] = set()
+    check_corners(space, lambda recipe: seen.add(recipe.image_px))
+    assert {16, 512} <= seen
+
+
+def test_a_value_is_tried_beside_what_constraints_allow(tmp_path: Path) -> None:
+    """Beside the first and the last of the others 5 snapshots fail; the constraint brings enough epochs."""
+    parameters = "snapshots: [1, 5]\nepochs: [4, 6, 3]"
+    with pytest.raises(ConfigError, match="'snapshots' must not exceed"):
+        space_of(tmp_path, parameters)
+    space = space_of(tmp_path, parameters, "[{epochs: 6, when: {snapshots: 5}}]")
+    check_alone(space)
+
+
+NOTHING = [
+    (
+        "batch_size: [8, 16]",
+        "[{batch_size: {ge: 32}}]",
+        r"constraints\[0\]: leaves nothing to search.*batch_size must be",
+    ),
+    (
+        "lr: {low: 1e-4, high: 1e-2}\nweight_decay: {low: 0.1, high: 1.0}",
+        "[{lr: {le: 1e-2}}, {weight_decay: {le: {parameter: lr}}}]",
+        r"constraints\[1\]: leaves nothing to search.*weight_decay must be at most lr",
+    ),
+    (
+        "batch_size: [8, 16]\nimage_px: [64, 128]",
+        "[{batch_size: 8, when: {image_px: 64}}, {batch_size: 16, when: {image_px: 64}}, {image_px: 64}]",
+        r":4:14: constraints: leave nothing to search: of 4 combinations none satisfies them all",
+    ),
+    ("optimizer: adamw", "[{optimizer: sgd}]", r"constraints\[0\]: leaves nothing to search"),
+]
+
+
+@pytest.mark.parametrize(("parameters", "constraints", "message"), NOTHING)
+def test_constraints_that_leave_nothing_are_refused(
+    tmp_path: Path, parameters: str, constraints: str, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        space_of(tmp_path, parameters, constraints)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "constraints"),
+    [
+        (
+            "warmup: {low: 0.0, high: 0.5}\nanneal_start: {low: 0.1, high: 0.8}",
+            "[{warmup: {le: {parameter: anneal_start}}}]",
+        ),
+        ("optimizer: [adamw, sgd]\nmomentum: {value: 0.9, when: {optimizer: sgd}}", "[{momentum: {le: 0.5}}]"),
+        ("epochs: {low: 1, high: 100000}\nsnapshots: [1, 2]", "[{snapshots: 1, when: {epochs: {lt: 90000}}}]"),
+    ],
+)
+def test_constraints_that_leave_something_are_fine(tmp_path: Path, parameters: str, constraints: str) -> None:
+    check_constraints(space_of(tmp_path, parameters, constraints))
+
+
+def test_combinations_are_those_that_constraints_allow(tmp_path: Path) -> None:
+    parameters = "optimizer: [adamw, sgd]\nimage_px: {low: 64, high: 300}\nbatch_size: [8, 16]\ntta: [none, flip]"
+    constraints = (
+        "[{image_px: {le: 100}, when: {optimizer: sgd}}, {tta: none, when: {batch_size: 16}}, {batch_size: 16}]"
+    )
+    space = space_of(tmp_path, parameters, constraints)
+
+    assert sorted((one["optimizer"], one["image_px"]) for one in combinations(space, ("optimizer", "image_px"))) == [
+        ("adamw", 64),
+        ("adamw", 100),
+        ("adamw", 300),
+        ("sgd", 64),
+        ("sgd", 100),
+    ]
+    assert combinations(space, ("tta",)) == [{"tta": "none"}]
+
+
+def test_a_base_stands_for_what_is_no_parameter(tmp_path: Path) -> None:
+    path = tmp_path / "space.yaml"
+    path.write_text("base: {optimizer: sgd}\nparameters:\n  image_px: [64, 300]\n")
+    with pytest.raises(ConfigError, match=r":3:18: parameters\.image_px\[1\]: excludes other values"):
+        check_corners(read_space(path), refuse_wide_sgd)

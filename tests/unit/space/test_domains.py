@@ -39,6 +39,7 @@ def test_number_of_values() -> None:
     assert Real(0, 1).n_values == math.inf
     assert Real(0, 1, step=0.1).n_values == 11
     assert Real(0, 0.5, step=0.25).values() == [0.0, 0.25, 0.5]
+    assert Real(0, 1, step=0.1).values() == [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
     assert Integer(256, 512, step=64).values() == [256, 320, 384, 448, 512]
     assert Integer(1, 100, log=True).n_values == 100
 
@@ -96,3 +97,23 @@ def test_plain_is_the_value_where_it_is_plain() -> None:
     assert Option(3, "3").plain == 3
     assert Option((2.0, 1.0), "2,1").plain == "2,1"
     assert Option(None, "none").plain == "none"
+
+
+class Answer:
+    """Answers one number, whatever it is asked."""
+
+    def __init__(self, number: float) -> None:
+        self._number = number
+
+    def real(self, name: str, low: float, high: float, *, log: bool, step: float | None) -> float:
+        return self._number
+
+    def integer(self, name: str, low: int, high: int, *, log: bool, step: int) -> int:
+        return int(self._number)
+
+
+def test_a_drawn_number_lies_exactly_on_the_grid() -> None:
+    draw = Real(0.0, 1.0, step=0.1).draw
+    assert [draw("x", Answer(number)) for number in (0.1 * 3, 0.7000000001, 1.0)] == [0.3, 0.7, 1.0]  # type: ignore[arg-type]
+    assert Real(0.0, 1.0).draw("x", Answer(0.1 * 3)) == 0.1 * 3  # type: ignore[arg-type]
+    assert Integer(8, 64, step=8).draw("x", Answer(16.0)) == 16  # type: ignore[arg-type]

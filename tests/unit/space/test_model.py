@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ichtune.errors import ConfigError
+from ichtune.recipe import Recipe
 from ichtune.space import Space, read_space
 
 BASE = """\
@@ -27,7 +28,8 @@ def write(tmp_path: Path, text: str, name: str = "space") -> Space:
 @pytest.mark.parametrize(
     "change",
     [
-        lambda text: text.replace("trials: 10", "trials: 90, time: 3h, concurrent: 2"),
+        lambda text: text.replace("trials: 10", "trials: 90, time: 3h, concurrent: 2, gpu_hours: 3, until_no_gain: 9"),
+        lambda text: text + "resources: auto\n",
         lambda text: text + "resources: {gpu: 0.5}\ntrain: {top: 5}\n",
         lambda text: text.replace("low: 1e-4, high: 1e-2, log: true", "min: 0.0001, max: 0.01, type: loguniform"),
         lambda text: text.replace("[resnet18, resnet34]", "{choices: [resnet18, resnet34]}"),
@@ -47,8 +49,14 @@ def test_what_decides_nothing_leaves_the_id(tmp_path: Path, change: Callable[[st
         lambda text: text.replace("seed: 7", "seed: 8"),
         lambda text: text.replace("seed: 7", "algorithm: random"),
         lambda text: text.replace("seed: 7", "early_stop: asha"),
+        lambda text: text.replace("seed: 7", "early_stop: {judge: short}"),
+        lambda text: text.replace("seed: 7", "early_stop: {cooldown: 1}"),
+        lambda text: text.replace("seed: 7", "early_stop: {fidelity: patients}"),
+        lambda text: text.replace("seed: 7", "learn_from: [earlier]"),
         lambda text: text + "folds: {search_on: [1]}\n",
         lambda text: text + "start_with: [{lr: 1e-3}]\n",
+        lambda text: text + "constraints: [{lr: {le: 1e-3}}]\n",
+        lambda text: text + "base: {epochs: 9}\n",
         lambda text: text + "  epochs: 9\n",
     ],
 )
@@ -107,6 +115,65 @@ start_with:
   - {beta1: null, augmentation: [{Affine: {p: 0.5}}], windows: [dicom, [40, 80]]}
 """,
     )
+    again = tmp_path / "space.yaml"
+    again.write_text(json.dumps(space.resolved()))
+
+    assert read_space(again) == space
+    assert read_space(again).space_id == space.space_id
+
+
+TIED = """\
+parameters:
+  optimizer: [adamw, sgd]
+  momentum: {low: 0.8, high: 0.9, when: {optimizer: sgd}}
+  lr: {low: 1e-4, high: 1e-2}
+  batch_size: [8, 16]
+  image_px: [64, 128]
+  epochs: [2, 3]
+constraints:
+  - {lr: {le: 1e-3}, when: {optimizer: sgd}}
+  - {batch_size: 8, when: {image_px: 128}}
+"""
+
+
+def test_a_part_of_a_space_holds_what_decides_about_it(tmp_path: Path) -> None:
+    space = write(tmp_path, TIED)
+
+    momentum, size, epochs = (space.part([key]) for key in ("momentum", "image_px", "epochs"))
+
+    assert [p.key for p in momentum.parameters] == ["optimizer", "momentum", "lr"]
+    assert momentum.constraints == space.constraints[:1]
+    assert [p.key for p in size.parameters] == ["batch_size", "image_px"]
+    assert size.constraints == space.constraints[1:]
+    assert ([p.key for p in epochs.parameters], epochs.constraints) == (["epochs"], ())
+    assert space.part(["dropout"]).parameters == ()
+
+
+def test_the_first_constraint_that_does_not_hold_is_told(tmp_path: Path) -> None:
+    space = write(tmp_path, TIED)
+
+    assert space.violated({"optimizer": "adamw", "lr": 0.01, "batch_size": 8, "image_px": 128}) is None
+    assert "batch_size must be 8" in str(space.violated({"optimizer": "adamw", "batch_size": 16, "image_px": 128}))
+    both = {"optimizer": "sgd", "lr": 0.01, "batch_size": 16, "image_px": 128}
+    assert space.violated(both) == "lr must be at most 0.001 where optimizer is sgd, got lr 0.01 and optimizer sgd"
+
+
+def test_a_recipe_takes_from_the_base_what_is_not_given(tmp_path: Path) -> None:
+    space = write(tmp_path, TIED + "base: {epochs: 9, beta1: 0.95}\n")
+
+    assert space.recipe({"lr": 2e-3}) == Recipe(epochs=9, beta1=0.95, lr=2e-3)
+    assert space.recipe({"beta1": None}) == Recipe(epochs=9)
+    assert space.default == Recipe(epochs=9, beta1=0.95)
+    assert write(tmp_path, TIED).default == Recipe()
+
+
+def test_constraints_and_base_read_back_as_the_same_space(tmp_path: Path) -> None:
+    more = """\
+  - {lr: {le: {parameter: momentum}}, optimizer: [adamw, sgd]}
+  - {epochs: {not_in: [2], gt: 1}, when: [{lr: {gt: 1e-3}, batch_size: 8}, {image_px: 64}]}
+base: {windows: [[41, 80], dicom], loss_weights: [1, 1, 1, 1, 1, 1], beta1: 0.9}
+"""
+    space = write(tmp_path, TIED + more)
     again = tmp_path / "space.yaml"
     again.write_text(json.dumps(space.resolved()))
 

@@ -1,6 +1,5 @@
 """From a space to recipes: what is asked, what is inactive, what a start fixes, how many there are."""
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,8 @@ import pytest
 
 from ichtune.errors import ConfigError
 from ichtune.recipe import Recipe
-from ichtune.space import Space, describe, fixed_values, n_configurations, propose, read_space
+from ichtune.space import Space, describe, fixed_values, propose, read_space, space_size
+from ichtune.space.proposals import plain_value
 from ichtune.windows import Window
 
 
@@ -124,7 +124,7 @@ def test_the_optimizer_s_own_setting_is_an_option(tmp_path: Path) -> None:
     assert given.parameters == {"beta1": 0.95}
     assert fixed_values(space, {"beta1": None}) == {"beta1": "none"}
     assert fixed_values(space, {"beta1": 0.95}) == {"beta1": "0.95"}
-    assert n_configurations(space) == 2 + 1
+    assert space_size(space).n == 2 + 1
 
 
 @pytest.mark.parametrize(
@@ -148,27 +148,54 @@ def test_a_start_outside_the_space_is_refused(tmp_path: Path, start: dict[str, A
         fixed_values(space, start)
 
 
-@pytest.mark.parametrize(
-    ("parameters", "n"),
-    [
-        ("epochs: 3", 1),
-        ("epochs: {low: 1, high: 4}\nneighbours: [0, 1]", 8),
-        ("optimizer: [adamw, sgd, radam]\nmomentum: {low: 0.8, high: 0.9, step: 0.05, when: {optimizer: sgd}}", 2 + 3),
-        ("optimizer: [adamw, sgd, radam]\nmomentum: {low: 0.8, high: 0.9, when: {optimizer: sgd}}", math.inf),
-        (
-            "windows: [brain, [[{low: 30, high: 39}, 80]]]\nneighbours: {choices: [0, 1], when: {windows: brain}}",
-            2 + 10,
-        ),
-        ("epochs: {low: 1, high: 4}\nneighbours: {choices: [0, 1, 2], when: {epochs: {ge: 3}}}", 2 + 2 * 3),
-    ],
-)
-def test_configurations_are_counted_with_their_conditions(tmp_path: Path, parameters: str, n: float) -> None:
-    assert n_configurations(space_of(tmp_path, parameters)) == n
-
-
 def test_describe_says_what_a_parameter_may_be(tmp_path: Path) -> None:
     space = space_of(
         tmp_path, "lr: {low: 1e-4, high: 1e-2, log: true}\nimage_px: {low: 64, high: 128, step: 32}\nepochs: 3"
     )
     described = [describe(parameter.domain) for parameter in space.parameters]
     assert described == ["a number from 0.0001 to 0.01, log scale", "a whole number from 64 to 128 in steps of 32", "3"]
+
+
+def test_a_base_recipe_gives_what_no_active_parameter_gives(tmp_path: Path) -> None:
+    path = tmp_path / "space.yaml"
+    text = """\
+base: {optimizer: sgd, momentum: 0.7, epochs: 9, beta2: 0.99}
+parameters:
+  momentum: {low: 0.8, high: 0.99, when: {lr: 1e-2}}
+  lr: [1e-3, 1e-2]
+  beta2: [null, 0.9]
+"""
+    path.write_text(text)
+    space = read_space(path)
+
+    inactive = propose(space, Script({"lr": "0.001", "beta2": "none"})).recipe
+    active = propose(space, Script({"lr": "0.01", "beta2": "0.9"})).recipe
+
+    assert inactive == Recipe(optimizer="sgd", momentum=0.7, epochs=9, lr=1e-3, beta2=None)
+    assert active == Recipe(optimizer="sgd", momentum=0.8, epochs=9, lr=1e-2, beta2=0.9)
+
+
+def test_a_proposal_tells_the_constraint_that_it_breaks(tmp_path: Path) -> None:
+    path = tmp_path / "space.yaml"
+    path.write_text(
+        "parameters:\n  batch_size: [8, 32]\n  image_px: [128, 512]\n"
+        "constraints:\n  - {batch_size: {le: 16}, when: {image_px: {ge: 384}}}\n"
+    )
+    space = read_space(path)
+
+    assert propose(space, Script({"batch_size": "32", "image_px": "128"})).violated is None
+    assert propose(space, Script({"batch_size": "32", "image_px": "512"})).violated == (
+        "batch_size must be at most 16 where image_px is at least 384, got batch_size 32 and image_px 512"
+    )
+
+
+def test_plain_values_are_what_conditions_compare(tmp_path: Path) -> None:
+    space = space_of(tmp_path, WINDOWS + "lr: {low: 1e-4, high: 1e-2}\nbeta1: [null, 0.95]\nepochs: 3")
+    windows, lr, beta1, epochs = space.parameters
+
+    assert plain_value(windows, [[35, 80], [80, 200]]) == "30..60/60..120+80/200"
+    assert plain_value(lr, 1e-3) == 1e-3
+    assert plain_value(beta1, None) == "none"
+    assert plain_value(epochs, "whatever") == 3
+    with pytest.raises(ConfigError, match="must be a number from"):
+        plain_value(lr, 1.0)

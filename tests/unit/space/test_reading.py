@@ -1,5 +1,6 @@
 """A whole space: sections, defaults, and values that exclude each other, found before anything runs."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,33 @@ def test_words_of_ray_are_understood(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("written", "resources"),
+    [
+        ("auto", Resources(auto=True)),
+        ("{gpu: auto, cpu: 2}", Resources(cpu=2, auto=True)),
+        ("{gpu: 0.25, cpu: 2, gpu_memory: 12GiB}", Resources(0.25, 2.0, 12288.0)),
+        ("{gpu_memory: 800}", Resources(gpu_memory_mb=800.0)),
+    ],
+)
+def test_resources_and_what_they_read_back_as(tmp_path: Path, written: str, resources: Resources) -> None:
+    space = read(tmp_path, LR + f"resources: {written}\n")
+
+    assert space.resources == resources
+    assert read(tmp_path, json.dumps(space.resolved())) == space
+
+
+def test_budgets_and_judges_read_back(tmp_path: Path) -> None:
+    stop = "{type: asha, judge: short, cooldown: 2, fidelity: image_px}"
+    budget = "gpu_hours: 3, until_no_gain: 20, learn_from: [first, second]"
+    space = read(tmp_path, LR + f"search: {{{budget}, early_stop: {stop}}}\n")
+
+    assert space.search.early_stop == EarlyStop("asha", max=4, judge="short", cooldown=2.0, fidelity="image_px")
+    assert (space.search.gpu_hours, space.search.until_no_gain) == (3.0, 20)
+    assert space.search.learn_from == ("first", "second")
+    assert read(tmp_path, json.dumps(space.resolved())) == space
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("parameters:\n  lrr: 1\n", r":2:3: unknown key 'lrr' in parameters\. Did you mean 'lr'"),
@@ -128,9 +156,28 @@ def test_words_of_ray_are_understood(tmp_path: Path) -> None:
         (LR + "search: {early_stop: {max_t: 3, max: 3}}\n", "says the same as 'max_t'"),
         (LR + "folds: {k: 5, search_on: [5]}\n", r":3:26: folds\.search_on"),
         (LR + "resources: {gpus: 1}\n", "unknown key 'gpus' in resources. Did you mean 'gpu'"),
+        (LR + "resources: automatic\n", r":3:12: resources: must be auto, or map gpu and cpu"),
+        (
+            LR + "resources: {gpu: autos}\n",
+            r":3:18: resources\.gpu: must be a number of at least 0 or auto, got 'autos'",
+        ),
+        (LR + "resources: {gpu_memory: 12G}\n", r":3:25: resources\.gpu_memory: must be an amount of memory"),
+        (
+            LR + "resources: {gpu_memory_mb: 12}\n",
+            "unknown key 'gpu_memory_mb' in resources. Did you mean 'gpu_memory'",
+        ),
+        (
+            LR + "search: {early_stop: {judge: cooldwn}}\n",
+            r":3:30: search\.early_stop\.judge: .*Did you mean 'cooldown'",
+        ),
+        (LR + "search: {early_stop: {cooldown: 9}}\n", r":3:33: search\.early_stop\.cooldown: .*at most 8, got 9"),
+        (LR + "search: {early_stop: {fidelity: px}}\n", r":3:33: search\.early_stop\.fidelity: must be one of epochs"),
+        (LR + "search: {gpu_hours: 6h}\n", r":3:21: search\.gpu_hours: must be a number above 0, got '6h'"),
+        (LR + "search: {until_no_gain: 0}\n", r":3:25: search\.until_no_gain: .*at least 1, got 0"),
+        (LR + "search: {learn_from: [a, 3]}\n", r":3:22: search\.learn_from: must be a name, got 3"),
         (LR + "metric: {mode: max}\n", r":3:16: metric\.mode: must be minimize"),
         (LR + "start_with: {lr: 3}\n", r":3:13: start_with: must be a list"),
-        (LR + "start_with: [3]\n", r"start_with\[0\]: must map parameters to values, got 3"),
+        (LR + "start_with: [3]\n", r"start_with\[0\]: must map parameters to values, or name a recipe, got 3"),
         (LR + "start_with: [{lr: 3}]\n", r":3:19: start_with\[0\]\.lr: 3 is not among the choices"),
         (LR + "start_with: [{lrr: 3}]\n", r":3:20: start_with\[0\]\.lrr: .*Did you mean 'lr'"),
     ],

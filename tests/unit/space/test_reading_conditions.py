@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from ichtune.errors import ConfigError
-from ichtune.space.conditions import Condition, Test
-from ichtune.space.reading_conditions import read_condition
+from ichtune.space.conditions import Condition, Reference, Test
+from ichtune.space.constraints import Constraint
+from ichtune.space.reading_conditions import read_condition, read_constraints
 from ichtune.space.reading_parameters import read_domain
 from ichtune.yaml_positions import read_yaml
 
@@ -69,6 +70,7 @@ def condition(tmp_path: Path, when: str) -> Condition:
         ("{beta1: none}", ((Test("beta1", "eq", "none"),),)),
         ("{beta1: {not_in: [null]}}", ((Test("beta1", "not_in", ("none",)),),)),
         ("{beta1: 0.95}", ((Test("beta1", "eq", 0.95),),)),
+        ("{lr: {lt: {parameter: neighbours}}}", ((Test("lr", "lt", Reference("neighbours")),),)),
     ],
 )
 def test_every_form(tmp_path: Path, when: str, expected: Condition) -> None:
@@ -91,6 +93,12 @@ def test_every_form(tmp_path: Path, when: str, expected: Condition) -> None:
         ("{positive_weights: [3, 1, 1, 1, 1, 1]}", r"positive_weights is never \[3, 1, 1, 1, 1, 1\]"),
         ("{beta1: {gt: 0.9}}", "beta1 is no number"),
         ("{optimizer: null}", "has no value"),
+        ("{lr: {ge: {parametr: neighbours}}}", r"when\.lr\.ge: must be a value or {parameter: NAME}"),
+        ("{lr: {ge: {parameter: 3}}}", r"when\.lr\.ge: must be a value or {parameter: NAME}"),
+        ("{lr: {ge: {parameter: neighbors}}}", r"ge\.parameter: unknown parameter 'neighbors' .*'neighbours'"),
+        ("{lr: {ge: {parameter: lr}}}", r"unknown parameter 'lr' to compare with"),
+        ("{lr: {ge: {parameter: optimizer}}}", "optimizer is no number"),
+        ("{lr: {in: {parameter: neighbours}}}", r"when\.lr\.in: must be a list of values"),
         ("sgd", "must map parameters to values"),
         ("[]", "must map parameters to values"),
         ("{}", "must map parameters to values"),
@@ -106,3 +114,64 @@ def test_no_when_is_no_condition(tmp_path: Path) -> None:
     path = tmp_path / "space.yaml"
     path.write_text(PARENTS)
     assert read_condition(read_yaml(path), "optimizer", {}) == ()
+
+
+def constraints(tmp_path: Path, written: str) -> tuple[Constraint, ...]:
+    path = tmp_path / "space.yaml"
+    path.write_text(f"{PARENTS}constraints: {written}\n")
+    document = read_yaml(path)
+    domains = {key: read_domain(document, key, {}) for key in document.mapping("parameters")}
+    return read_constraints(document, domains)
+
+
+FEW = Test("neighbours", "le", 1)
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("[{neighbours: {le: 1}}]", (Constraint((FEW,)),)),
+        (
+            "[{neighbours: {le: 1}, when: {optimizer: sgd}}]",
+            (Constraint((FEW,), ((Test("optimizer", "eq", "sgd"),),)),),
+        ),
+        (
+            "[{neighbours: {le: 1}, when: [{optimizer: sgd}, {lr: {gt: 1e-3}}]}]",
+            (Constraint((FEW,), ((Test("optimizer", "eq", "sgd"),), (Test("lr", "gt", 1e-3),))),),
+        ),
+        (
+            "[{neighbours: {ne: {parameter: lr}}}, {windows: [brain, bone], beta1: null}]",
+            (
+                Constraint((Test("neighbours", "ne", Reference("lr")),)),
+                Constraint((Test("windows", "in", ("brain", "bone")), Test("beta1", "eq", "none"))),
+            ),
+        ),
+        ("[]", ()),
+        ("", ()),
+    ],
+)
+def test_every_form_of_constraint(tmp_path: Path, written: str, expected: tuple[Constraint, ...]) -> None:
+    assert constraints(tmp_path, written) == expected
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("{neighbours: 1}", r":12:14: constraints: must be a list of what must hold, as in `- {batch_size"),
+        ("[neighbours]", r"constraints\[0\]: must map parameters to values"),
+        ("[{when: {optimizer: sgd}}]", r"constraints\[0\]: must map parameters to values"),
+        ("[{neighbors: 1}]", r"constraints\[0\]\.neighbors: unknown parameter 'neighbors'\. Did you mean 'neighbours'"),
+        ("[{lr: {gte: 1}}]", r"constraints\[0\]\.lr\.gte: unknown relation 'gte'\. Did you mean 'gt'"),
+        ("[{optimizer: sdg}]", r"optimizer is never 'sdg'\. Did you mean 'sgd'"),
+        ("[{lr: {ge: 1e-3}, when: {lrr: 3}}]", r"constraints\[0\]\.when\.lrr: unknown parameter 'lrr'"),
+        ("[{lr: {ge: 1e-3}, when: []}]", r"constraints\[0\]\.when: must map parameters to values"),
+        (
+            "[{loss: bce}, {lr: {ge: {parameter: lrr}}}]",
+            r"constraints\[1\]\.lr\.ge\.parameter: unknown parameter 'lrr'",
+        ),
+    ],
+)
+def test_mistakes_in_constraints_are_reported_where_they_stand(tmp_path: Path, written: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        constraints(tmp_path, written)
+    assert str(caught.value).startswith(f"{tmp_path / 'space.yaml'}:12:")

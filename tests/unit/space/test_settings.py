@@ -1,11 +1,12 @@
 """Settings of a search refuse what cannot work, naming the key."""
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
 from ichtune.space.settings import (
+    FIDELITIES,
+    JUDGES,
     EarlyStop,
     FoldSettings,
     MetricSettings,
@@ -13,31 +14,7 @@ from ichtune.space.settings import (
     SearchSettings,
     SettingError,
     TrainSettings,
-    read_time_s,
 )
-
-
-@pytest.mark.parametrize(
-    ("written", "seconds"),
-    [
-        ("6h", 21600),
-        ("30m", 1800),
-        ("30min", 1800),
-        ("90s", 90),
-        ("1h30m", 5400),
-        ("1d", 86400),
-        (20, 20),
-        ("0.5h", 1800),
-    ],
-)
-def test_lengths_of_time(written: Any, seconds: float) -> None:
-    assert read_time_s(written) == seconds
-
-
-@pytest.mark.parametrize("written", ["", "6x", "h", "30m1h", 0, -1, True, None, [1], "0s", float("nan")])
-def test_what_is_no_length_of_time(written: Any) -> None:
-    with pytest.raises(SettingError, match="6h, 30m, 90s"):
-        read_time_s(written)
 
 
 @pytest.mark.parametrize(
@@ -53,6 +30,20 @@ def test_what_is_no_length_of_time(written: Any) -> None:
         (lambda: EarlyStop(grace=4, max=3), "grace"),
         (lambda: EarlyStop(factor=1), "factor"),
         (lambda: EarlyStop(type=""), "type"),
+        (lambda: EarlyStop(judge="cooldwn"), "judge"),
+        (lambda: EarlyStop(fidelity="epoch"), "fidelity"),
+        (lambda: EarlyStop(cooldown=0), "cooldown"),
+        (lambda: EarlyStop(cooldown=8.5), "cooldown"),
+        (lambda: EarlyStop(cooldown=True), "cooldown"),
+        (lambda: SearchSettings(gpu_hours=0), "gpu_hours"),
+        (lambda: SearchSettings(gpu_hours="6h"), "gpu_hours"),  # type: ignore[arg-type]
+        (lambda: SearchSettings(until_no_gain=0), "until_no_gain"),
+        (lambda: SearchSettings(learn_from=("a", "")), "learn_from"),
+        (lambda: SearchSettings(learn_from=("a", "a")), "learn_from"),
+        (lambda: Resources(gpu="auto!"), "gpu"),  # type: ignore[arg-type]
+        (lambda: Resources(auto="yes"), "auto"),  # type: ignore[arg-type]
+        (lambda: Resources(gpu_memory_mb=-1), "gpu_memory_mb"),
+        (lambda: Resources(gpu=0, gpu_memory_mb=800), "gpu_memory_mb"),
         (lambda: Resources(gpu=-0.5), "gpu"),
         (lambda: Resources(gpu=1.5), "gpu"),
         (lambda: Resources(gpu=0, cpu=0), "cpu"),
@@ -84,3 +75,21 @@ def test_one_fold_may_be_written_bare() -> None:
 
 def test_both_spellings_of_the_goal_are_one() -> None:
     assert MetricSettings(goal="minimize") == MetricSettings(goal="min")
+
+
+def test_a_share_that_is_probed_stays_a_number_beside_the_mark() -> None:
+    probed = Resources(gpu="auto", cpu=2)  # type: ignore[arg-type]
+
+    assert probed == Resources(gpu=1.0, cpu=2.0, auto=True)
+    assert not Resources().auto
+
+
+def test_one_search_to_learn_from_may_be_written_bare() -> None:
+    assert SearchSettings(learn_from="first").learn_from == ("first",)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("judge", JUDGES)
+@pytest.mark.parametrize("fidelity", FIDELITIES)
+def test_every_judge_and_fidelity_is_accepted(judge: str, fidelity: str) -> None:
+    stop = EarlyStop(judge=judge, fidelity=fidelity, cooldown=1)
+    assert (stop.judge, stop.fidelity, stop.cooldown) == (judge, fidelity, 1.0)

@@ -40,3 +40,11 @@ def test_every_part_of_every_batch_arrives_in_order() -> None:
         assert torch.equal(got.own_B2, torch.from_numpy(expected.own_B2))
     whole = pinned(made[0], CPU)
     assert to_device(whole, CPU).y_BK is whole.y_BK
+
+
+def test_a_part_of_a_batch_is_of_all_its_tensors_and_of_the_same_memory() -> None:
+    whole = pinned(batch(1), CPU)
+    last = whole.part(1, 2)
+    assert last.hu_BSHW.data_ptr() == whole.hu_BSHW[1:].data_ptr()
+    for name in ("hu_BSHW", "y_BK", "weight_BK", "own_B2"):
+        assert torch.equal(getattr(last, name), getattr(whole, name)[1:2])

@@ -38,3 +38,39 @@ def test_a_fresh_fold_takes_up_nothing_and_a_begun_one_goes_on(session_workspace
         "curve.json",
         "resume.safetensors",
     ]
+
+
+def keeper_of(folder: Path) -> FoldKeeper:
+    return FoldKeeper(folder, {}, frozenset({"a"}), frozenset({"b"}), 0.0)
+
+
+def test_the_epochs_of_a_trial_are_taken_over_with_a_note(session_workspace: Workspace, tmp_path: Path) -> None:
+    trial = open_fold(session_workspace, RECIPE, 0, torch.device("cpu")).run
+    trial.run_epoch()
+    begun = tmp_path / "trials" / "0003" / "checkpoint.safetensors"
+    trial.save(begun)
+    run = open_fold(session_workspace, RECIPE, 0, torch.device("cpu")).run
+
+    keeper_of(tmp_path / "fold").take_over(run, begun)
+
+    assert run.history == trial.history
+    assert run.notes[-1] == f"epochs 1 to 1 are those of a trial of a search: {begun.parent}"
+
+
+def test_what_is_not_the_same_run_is_not_taken_over_and_the_note_says_why(
+    session_workspace: Workspace, tmp_path: Path
+) -> None:
+    other_fold = open_fold(session_workspace, RECIPE, 1, torch.device("cpu")).run
+    other_fold.run_epoch()
+    other_fold.save(tmp_path / "other.safetensors")
+    (tmp_path / "damaged.safetensors").write_bytes(b"damaged")
+    for name, reason in (("other", "other slices"), ("damaged", "no checkpoint"), ("absent", "does not exist")):
+        run = open_fold(session_workspace, RECIPE, 0, torch.device("cpu")).run
+        before = {key: tensor.clone() for key, tensor in run.network.state_dict().items()}
+
+        keeper_of(tmp_path / "fold").take_over(run, tmp_path / f"{name}.safetensors")
+
+        assert run.epoch == 0
+        assert run.notes[-1].startswith("trained anew, not from the trial's checkpoint: ")
+        assert reason in run.notes[-1]
+        assert all(torch.equal(before[key], tensor) for key, tensor in run.network.state_dict().items())

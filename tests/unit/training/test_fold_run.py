@@ -4,10 +4,12 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -22,6 +24,7 @@ from ichtune.training.fold_run import (
     enlargement,
     fold_folder,
     fold_rows,
+    in_share,
     open_batches,
     open_fold,
     pseudo_table,
@@ -327,3 +330,40 @@ def test_an_enlarged_cache_is_said_so(fake_workspace: FakeWorkspace) -> None:
     assert told is not None
     assert "slices of 32 px are enlarged to image_px 64" in told
     assert "--size 64" in told
+
+
+def test_shares_of_the_patients_are_nested_and_depend_on_nothing_but_their_ids() -> None:
+    patients = pd.Series([f"P{i % 40:03d}" for i in range(200)])
+    shares = [in_share(patients, share) for share in (0.1, 0.25, 0.5, 1.0)]
+    chosen = [set(patients[rows]) for rows in shares]
+    assert [len(patients) for patients in chosen] == [4, 10, 20, 40]
+    for smaller, larger in pairwise(chosen):
+        assert smaller < larger
+    for rows, patient_ids in zip(shares, chosen, strict=True):
+        np.testing.assert_array_equal(rows, patients.isin(patient_ids))
+    shuffled = patients.sample(frac=1.0, random_state=1)
+    assert set(shuffled[in_share(shuffled, 0.25)]) == chosen[1]
+
+
+def test_the_smallest_share_is_one_patient() -> None:
+    assert in_share(pd.Series(["a", "b", "b"]), 0.001).sum() in (1, 2)
+
+
+def test_a_fold_is_learnt_from_a_share_of_its_patients_and_judged_on_all(session_workspace: Workspace) -> None:
+    patients = session_workspace.slices["patient_id"]
+    whole = open_fold(session_workspace, RECIPE, 0, CPU)
+    half = open_fold(session_workspace, RECIPE, 0, CPU, share=0.5)
+    np.testing.assert_array_equal(half.run.valid_rows, whole.run.valid_rows)
+    learnt, all_of_them = (set(patients[one.run.train_rows]) for one in (half, whole))
+    assert len(learnt) == len(all_of_them) // 2
+    assert learnt < all_of_them
+    assert set(half.rows.train) == {row for row in whole.rows.train if patients[row] in learnt}
+    assert half.learnt_from == patient_marks(patients[half.rows.train])
+    np.testing.assert_array_equal(half.rows.test, whole.rows.test)
+
+
+def test_a_checkpoint_of_a_share_is_none_of_the_whole(session_workspace: Workspace, tmp_path: Path) -> None:
+    half = open_fold(session_workspace, RECIPE, 0, CPU, share=0.5).run
+    half.save(tmp_path / "half.safetensors")
+    with pytest.raises(ConflictError, match="trained on other slices"):
+        open_fold(session_workspace, RECIPE, 0, CPU).run.load(tmp_path / "half.safetensors")

@@ -150,3 +150,26 @@ def test_a_checkpoint_to_resume_from_is_no_model(tmp_path: Path) -> None:
     save_checkpoint(path, {}, {"kind": "resume", "recipe": RECIPE.to_dict()})
     with pytest.raises(DataError, match=r"must be of kind 'weights', got 'resume'"):
         load_model(path, CPU)
+
+
+def test_batches_that_do_not_fit_are_halved_and_give_the_same(
+    data: SliceBatches, rows: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predict, "PREDICT_BATCH", {"cpu": 16})
+    one, done = network(), list[int]()
+    expected = extract(FoldModel((one,)), RECIPE, data, rows, CPU, embeddings=True)
+    embed, given = one.embed, list[int]()
+
+    def limited(x_BCHW: torch.Tensor) -> torch.Tensor:
+        given.append(len(x_BCHW))
+        if len(x_BCHW) > 5:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return embed(x_BCHW)
+
+    one.embed = limited  # type: ignore[method-assign]
+    found = extract(FoldModel((one,)), RECIPE, data, rows, CPU, embeddings=True, on_batch=done.append)
+    np.testing.assert_allclose(found.p_MNL, expected.p_MNL, atol=1e-6)
+    assert found.e_MND is not None
+    np.testing.assert_allclose(found.e_MND, expected.e_MND, atol=1e-5)  # type: ignore[arg-type]
+    assert done == [16, 32, 48, 50]
+    assert given == [16, 8, *[4] * 12, 2]  # found out once, and kept to

@@ -1,0 +1,374 @@
+"""What a search would do, before it does it: the size of its space, recipes from it, and what they would cost.
+
+Nothing is kept, Ray is not started, and no trial is trained: at most a few steps of a few recipes.
+"""
+
+import math
+import random
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from ichtune.errors import DataError
+from ichtune.recipe import Recipe
+from ichtune.search.cost_model import CostModel
+from ichtune.search.ledger import FINISHED, INTERRUPTED, STOPPED, TrialRecord
+from ichtune.search.schedulers import Scheduler, create_scheduler, to_finish
+from ichtune.search.stages import TrialPlan, plan_trial
+from ichtune.search.trial_table import all_records
+from ichtune.space import Proposal, Space, SpaceSize, random_proposals, space_size
+from ichtune.space.domains import label_of
+from ichtune.training.devices import best_device
+from ichtune.training.fold_run import open_fold
+from ichtune.workspace import Workspace
+
+#: Recipes that are timed where no earlier trial says what they cost.
+MAX_TIMED = 3
+#: A recipe's steps are timed until they have taken so long together, or are so many.
+TIMED_S, MOST_STEPS = 3.0, 12
+#: Pixels of a batch that is timed on a CPU, where a slice takes as long in a small batch as in a large one.
+TIMED_PIXELS = 4 * 224 * 224
+#: Larger searches are played through with so many trials, and scaled.
+MAX_PLAYED = 120
+#: Orders of good and bad trials over which the expected cost is a mean.
+N_ORDERS = 5
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One recipe of the space, and what an epoch of it takes."""
+
+    proposal: Proposal
+    seconds_per_epoch: float
+
+
+@dataclass(frozen=True)
+class Amount:
+    """Something of all trials together: if luck is good, on average, and if it is bad.
+
+    Stopping costs least where the best trials come first, and most where each is better than all before it.
+    """
+
+    at_least: float
+    expected: float
+    at_most: float
+
+    def divided(self, by: float) -> "Amount":
+        """Return the amount in units of ``by``."""
+        return Amount(self.at_least / by, self.expected / by, self.at_most / by)
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What a search would do.
+
+    Attributes:
+        space: what would be searched.
+        size: of the space.
+        samples: recipes drawn at random, those that constraints forbid left out.
+        n_trials: trials that would be run: no more than the space has recipes.
+        n_concurrent: trials at a time.
+        resources: what each of them asks of Ray, in words.
+        rungs: epochs at which the first trial would be judged.
+        epochs: whole epochs of all trials, branches of rungs included.
+        n_epochs_whole: epochs of all trials if none were judged or stopped.
+        hours: of computing, all trials one after the other.
+        how: where the seconds an epoch come from.
+    """
+
+    space: Space
+    size: SpaceSize
+    samples: tuple[Sample, ...]
+    n_trials: int
+    n_concurrent: int
+    resources: str
+    rungs: tuple[int, ...]
+    epochs: Amount
+    n_epochs_whole: float
+    hours: Amount
+    how: str
+
+    @property
+    def clock_hours(self) -> Amount:
+        """Hours on the clock, if trials at a time slow each other down no more than they did when they were timed."""
+        return self.hours.divided(max(1, min(self.n_concurrent, self.n_trials)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain values; the size is None where a number is continuous."""
+        n = None if math.isinf(self.size.n) else self.size.n
+        return {
+            "space": self.space.name,
+            "space_id": self.space.space_id,
+            "size": {"n": n, "is_exact": self.size.is_exact, "text": self.size.text},
+            "samples": [_plain(sample) for sample in self.samples],
+            "n_trials": self.n_trials,
+            "n_concurrent": self.n_concurrent,
+            "resources": self.resources,
+            "early_stop": {**asdict(self.space.search.early_stop), "rungs": list(self.rungs)},
+            "epochs": {**asdict(self.epochs), "without_stopping": self.n_epochs_whole},
+            "hours": asdict(self.hours),
+            "clock_hours": asdict(self.clock_hours),
+            "how": self.how,
+        }
+
+    def lines(self) -> list[str]:
+        """Return everything as lines of text."""
+        stop, seconds = self.space.search.early_stop, [sample.seconds_per_epoch for sample in self.samples]
+        judged = f", judged by {stop.judge}" + (f" of {stop.cooldown:g} epochs" if stop.judge == "cooldown" else "")
+        rungs = f" at epochs {', '.join(map(str, self.rungs))}{judged}" if self.rungs else ", no rungs"
+        spread = (
+            text_of_s(seconds[0]) if len(seconds) == 1 else f"{text_of_s(min(seconds))} to {text_of_s(max(seconds))}"
+        )
+        hours, clock = self.hours, self.clock_hours
+        return [
+            f"space {self.space.name}: {self.size.text}, {len(self.space.searched)} of "
+            f"{len(self.space.parameters)} parameters searched",
+            f"{self.n_trials} trials, {self.n_concurrent} at a time; each asks Ray for {self.resources}",
+            f"early stop: {stop.type}{rungs}",
+            f"{len(self.samples)} recipes at random:",
+            *(f"  {_line(sample)}" for sample in self.samples),
+            f"epochs: {self.epochs.expected:.0f} expected, {self.epochs.at_least:.0f} at least, "
+            f"{self.epochs.at_most:.0f} at most; {self.n_epochs_whole:.0f} without stopping",
+            f"seconds an epoch: {spread}, {self.how}",
+            f"computing: {hours.expected:.2g} h expected, {hours.at_least:.2g} to {hours.at_most:.2g} h; on the clock "
+            f"{clock.expected:.2g} h, {clock.at_least:.2g} to {clock.at_most:.2g} h",
+            *_limits(self),
+        ]
+
+
+def describe_search(
+    workspace: Workspace,
+    space: Space,
+    n_trials: int,
+    n_concurrent: int,
+    resources_text: str,
+    n_samples: int = 10,
+) -> DryRun:
+    """Say what a search would do.
+
+    Seconds an epoch are learnt from the trials of earlier searches in the workspace; where there are none, a few steps
+    of up to ``MAX_TIMED`` of the samples are timed on this machine, with the threads that a trial would have.
+
+    Args:
+        workspace: prepared data that fit the space.
+        space: what would be searched.
+        n_trials: trials that are asked for.
+        n_concurrent: trials at a time.
+        resources_text: what each trial asks of Ray, in words.
+        n_samples: recipes to draw, by the search's seed.
+
+    Raises:
+        DataError: no recipe can be drawn, or the workspace does not fit the space.
+    """
+    proposals = random_proposals(space, n_samples, space.search.seed)
+    if not proposals:
+        raise DataError(f"space {space.name!r}: no recipe was found that its constraints allow; loosen one of them")
+    recipes = [proposal.recipe for proposal in proposals]
+    model, how = _cost_model(workspace, space, recipes)
+    seconds = [model.seconds_per_epoch(recipe) or math.nan for recipe in recipes]
+    size = space_size(space)
+    n_run = int(min(n_trials, size.n))
+    first, *orders = [_played(space, recipes, seconds, n_run, order) for order in _orders(min(n_run, MAX_PLAYED))]
+    last, *shuffled = orders
+    scheduler = create_scheduler(space.search.early_stop)
+    return DryRun(
+        space=space,
+        size=size,
+        samples=tuple(Sample(p, s) for p, s in zip(proposals, seconds, strict=True)),
+        n_trials=n_run,
+        n_concurrent=n_concurrent,
+        resources=resources_text,
+        rungs=tuple(rung for rung in scheduler.rungs(0) if any(rung < recipe.epochs for recipe in recipes)),
+        epochs=Amount(first[0], statistics.fmean(one[0] for one in shuffled), last[0]),
+        n_epochs_whole=n_run * len(space.folds.search_on) * statistics.fmean(recipe.epochs for recipe in recipes),
+        hours=Amount(first[1], statistics.fmean(one[1] for one in shuffled), last[1]).divided(3600.0),
+        how=how,
+    )
+
+
+def _orders(n: int) -> Iterator[list[float]]:
+    """Yield losses of trials in the order of their proposal: best first, best last, and shuffled."""
+    losses = [float(i) for i in range(n)]
+    yield losses
+    yield losses[::-1]
+    for seed in range(N_ORDERS):
+        yield random.Random(seed).sample(losses, n)
+
+
+def _played(
+    space: Space, recipes: Sequence[Recipe], seconds: Sequence[float], n_trials: int, losses: Sequence[float]
+) -> tuple[float, float]:
+    """Play a search through with trials of known losses; return whole epochs and seconds, scaled to ``n_trials``."""
+    records = _Play(space, recipes, losses).run()
+    scale = n_trials / len(records)
+    each = [seconds[i % len(seconds)] for i in range(len(records))]
+    n_epochs = [record.n_epochs_spent for record in records]
+    return scale * sum(n_epochs), scale * sum(n * s for n, s in zip(n_epochs, each, strict=True))
+
+
+class _Play:
+    """A search in which nothing is trained: the scheduler decides on losses that are given, one trial at a time."""
+
+    def __init__(self, space: Space, recipes: Sequence[Recipe], losses: Sequence[float]) -> None:
+        self._early_stop, self._top = space.search.early_stop, space.train.top
+        self._folds, self._recipes, self._losses = space.folds.search_on, recipes, losses
+        self._scheduler: Scheduler = create_scheduler(self._early_stop)
+        self._records: list[TrialRecord] = []
+
+    def run(self) -> list[TrialRecord]:
+        """Run to the end: promotions first, then new trials, then the best of the stopped ones to their end."""
+        while (record := self._next()) is not None:
+            record.status = INTERRUPTED
+            self._train(record)
+        return self._records
+
+    def _next(self) -> TrialRecord | None:
+        for trial in self._scheduler.promotable(self._records):
+            return self._records[trial]
+        number = len(self._records)
+        if number < len(self._losses):
+            self._records.append(TrialRecord(number, {}, {}, self._recipes[number % len(self._recipes)]))
+            return self._records[-1]
+        n_finished = sum(record.status == FINISHED for record in self._records)
+        for trial in to_finish(self._records, self._top - n_finished):
+            self._records[trial].to_end = True
+            return self._records[trial]
+        return None
+
+    def _train(self, record: TrialRecord) -> None:
+        plan = plan_trial(record.recipe, self._folds, self._early_stop, self._scheduler.rungs(record.trial))
+        for epoch in range(len(record.curve) + 1, plan.n_epochs + 1):
+            record.curve.append(self._epoch(plan, epoch, record))
+            if "rung" in record.curve[-1] and not self._scheduler.goes_on(record, self._records):
+                record.status = STOPPED
+                return
+        record.status = FINISHED
+
+    def _epoch(self, plan: TrialPlan, epoch: int, record: TrialRecord) -> dict[str, Any]:
+        place = plan.place(epoch)
+        stage = plan.stages[place.stage]
+        if place.rung is None or (record.to_end and not place.is_stage_end):
+            return {"cost": stage.cost}
+        branches = self._early_stop.judge == "cooldown" and not place.is_stage_end
+        branch = self._early_stop.cooldown if branches else 0.0
+        return {"cost": stage.cost * (1.0 + branch), "rung": place.rung, "rung_loss": self._losses[record.trial]}
+
+
+def _cost_model(workspace: Workspace, space: Space, recipes: Sequence[Recipe]) -> tuple[CostModel, str]:
+    """Return what tells the seconds of an epoch, and in words where it has it from."""
+    earlier = _earlier(workspace)
+    model = CostModel.fit(earlier)
+    if model.seen:
+        error = "" if model.typical_error is None else f", typically {model.typical_error:.0%} off"
+        n = len(model.seen)
+        trained = "recipe that was" if n == 1 else "recipes that were"
+        return model, f"learnt from {n} {trained} trained in this workspace{error}"
+    device = best_device()
+    n_threads = max(1, math.floor(space.resources.cpu))
+    timed = _most_unlike(recipes)
+    with _threads(n_threads):
+        curves = [[{"epoch": 1, "seconds": _epoch_s(workspace, recipe, space)}] for recipe in timed]
+    records = [TrialRecord(i, {}, {}, r, curve=c) for i, (r, c) in enumerate(zip(timed, curves, strict=True))]
+    where = (
+        f"{n_threads} thread{'s' if n_threads > 1 else ''} of this machine" if device.type == "cpu" else "its GPU alone"
+    )
+    rest = "" if len(timed) == len(recipes) else "; the others follow from these"
+    return CostModel.fit(records), f"from a few timed steps of {len(timed)} of them on {where}{rest}"
+
+
+def _earlier(workspace: Workspace) -> list[TrialRecord]:
+    try:
+        return [record for records in all_records(workspace.layout).values() for record in records]
+    except DataError:  # no search yet
+        return []
+
+
+def _most_unlike(recipes: Sequence[Recipe]) -> list[Recipe]:
+    """Return the recipes to be timed: of different networks and sizes as far as there are any."""
+    by_kind: dict[tuple[str, int], Recipe] = {}
+    for recipe in recipes:
+        by_kind.setdefault((recipe.architecture, recipe.image_px), recipe)
+    others = [recipe for recipe in recipes if recipe not in by_kind.values()]
+    return [*by_kind.values(), *others][:MAX_TIMED]
+
+
+def _epoch_s(workspace: Workspace, recipe: Recipe, space: Space) -> float:
+    """Return what an epoch of training and validation takes, in seconds, by a few steps and one batch of validation.
+
+    The whole network learns from random weights, as what it starts from changes nothing.
+    """
+    plain = replace(recipe, pretrained=False, warm_start="", pseudo_labels="", frozen_epochs=0, snapshots=1)
+    if best_device().type == "cpu":
+        least = max(2, TIMED_PIXELS // recipe.image_px**2)
+        plain = replace(plain, batch_size=min(recipe.batch_size, least), accumulation=1)
+    run = open_fold(workspace, plain, space.folds.search_on[0]).run
+    steps: list[float] = []
+    start = time.perf_counter()
+    for batch in run.endless():
+        float(run.step(batch))  # waits for the device
+        steps.append(time.perf_counter() - start)
+        start += steps[-1]
+        if len(steps) == MOST_STEPS or sum(steps) >= TIMED_S:
+            break
+    start = time.perf_counter()
+    rows = run.valid_rows[: plain.batch_size]
+    run.predict(rows)
+    predicted_s = time.perf_counter() - start
+    return statistics.median(steps[1:] or steps) * run.steps_an_epoch + predicted_s * len(run.valid_rows) / len(rows)
+
+
+@contextmanager
+def _threads(n: int) -> Iterator[None]:
+    """Let torch compute with n threads inside the block."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _plain(sample: Sample) -> dict[str, Any]:
+    recipe = sample.proposal.recipe
+    return {
+        "recipe_id": recipe.recipe_id,
+        "summary": recipe.summary,
+        "parameters": sample.proposal.parameters,
+        "epochs": recipe.epochs,
+        "seconds_per_epoch": sample.seconds_per_epoch,
+    }
+
+
+def _line(sample: Sample) -> str:
+    recipe = sample.proposal.recipe
+    varied = ", ".join(f"{name} {_short(value)}" for name, value in sample.proposal.parameters.items())
+    return f"{recipe.recipe_id}  {recipe.epochs} x {text_of_s(sample.seconds_per_epoch)}  {varied}"
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else label_of(value)
+
+
+def text_of_s(seconds: float) -> str:
+    """Return a length of time as people read it: ``0.8 s``, ``34 s``, ``2.5 min``."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.3g} min"
+
+
+def _limits(dry: DryRun) -> list[str]:
+    """Say which limits of the space would end the search before its trials do."""
+    settings, clock = dry.space.search, dry.clock_hours
+    lines = []
+    if settings.time_s is not None and settings.time_s < clock.expected * 3600:
+        lines.append(f"a run ends after {settings.time_s / 3600:.2g} h, before all that; the same command continues it")
+    if settings.until_no_gain is not None:
+        lines.append(f"it ends sooner after {settings.until_no_gain} trials in a row without a better loss")
+    if settings.gpu_hours is not None:
+        lines.append(f"it ends sooner after {settings.gpu_hours:g} GPU hours")
+    return lines

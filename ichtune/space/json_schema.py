@@ -1,0 +1,156 @@
+"""The grammar of a search space as a JSON Schema, for editors: made from where the grammar is defined, never by hand.
+
+A schema sees one value at a time. That values go together, that the parameter of a condition is there, that files
+exist: all that is found by reading the space.
+"""
+
+import inspect
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import Field, fields
+from typing import Any
+
+from ichtune.recipe import recipe_keys
+from ichtune.space.including import REMOVABLE, TOP_KEYS, VERSION
+from ichtune.space.json_schema_parameters import Names, Schema, any_of, mapping, parameter_definitions, ref, some
+from ichtune.space.reading_settings import SYNONYMS, written_keys
+from ichtune.space.setting_fields import AUTO
+from ichtune.space.settings import (
+    METRIC_NAME,
+    MODES,
+    EarlyStop,
+    FoldSettings,
+    MetricSettings,
+    Resources,
+    SearchSettings,
+    TrainSettings,
+)
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+_SECTIONS: dict[str, Any] = {
+    "metric": MetricSettings,
+    "search": SearchSettings,
+    "folds": FoldSettings,
+    "resources": Resources,
+    "train": TrainSettings,
+}
+_NAME: Schema = {"type": "string", "minLength": 1}
+_FOLD: Schema = {"type": "integer", "minimum": 0}
+#: What the keys of the top mean that are no settings.
+_DOCS = {
+    "version": "of the grammar",
+    "name": "of the space; the file's by default",
+    "include": "spaces whose sections are defaults for this file's: files beside it, or shipped ones by name",
+    "remove": "parameters and sections of the included files that this space does without",
+    "base": "the recipe that gives every key which is no active parameter: a name, a file, or keys and values",
+    "parameters": "keys of the recipe, and what each may be",
+    "constraints": "what must hold between parameters; of a recipe that breaks one nothing is tried",
+    "start_with": "recipes that are tried first: keys and values, or the name or the file of a recipe",
+}
+
+
+def space_schema(closed: Names, suggested: Names) -> Schema:
+    """Return the JSON Schema (draft 2020-12) of a search space's file.
+
+    Args:
+        closed: for recipe keys, ``algorithm`` and ``early_stop`` all names that there are.
+        suggested: for recipe keys some names that there are, beside others.
+    """
+    definitions = parameter_definitions(closed, suggested)
+    definitions["early_stop"] = _section(EarlyStop, "early_stop", closed)
+    for section, kind in _SECTIONS.items():
+        definitions[section] = _section(kind, section, closed)
+    properties = {key: _top(key) | ({"description": _DOCS[key]} if key in _DOCS else {}) for key in TOP_KEYS}
+    return {
+        "$schema": DIALECT,
+        "title": "ichtune search space",
+        **mapping(properties),
+        "anyOf": [{"required": ["parameters"]}, {"required": ["include"]}],
+        "$defs": definitions,
+    }
+
+
+def schema_text(schema: Schema) -> str:
+    """Return a schema as a file: JSON with a line for each definition."""
+    *head, (_, definitions) = schema.items()
+    lines = [f"  {json.dumps(key)}: {_compact(value)}," for key, value in head]
+    defined = ",\n".join(f"    {json.dumps(key)}: {_compact(value)}" for key, value in definitions.items())
+    return "{\n" + "\n".join(lines) + '\n  "$defs": {\n' + defined + "\n  }\n}\n"
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def _top(key: str) -> Schema:
+    keys = {name: ref("parameter", name) for name in recipe_keys()}
+    forms: Mapping[str, Schema] = {
+        "version": {"const": VERSION},
+        "name": _NAME,
+        "include": any_of(_NAME, some(_NAME)),
+        "remove": _one_or_some({"enum": [*recipe_keys(), *REMOVABLE]}),
+        "base": any_of(_NAME, ref("recipe")),
+        "parameters": mapping(keys),
+        "constraints": {"type": "array", "items": ref("constraint")},
+        "start_with": {"type": "array", "items": any_of(_NAME, ref("recipe") | {"minProperties": 1})},
+        "resources": any_of(ref("resources"), {"const": AUTO}),
+    }
+    schema = forms.get(key) or ref(key)
+    return schema if key in ("version", "name") else any_of(schema, {"type": "null"})
+
+
+def _one_or_some(items: Schema) -> Schema:
+    return any_of(items, {"type": "array", "items": items, "uniqueItems": True})
+
+
+def _section(kind: Any, section: str, closed: Names) -> Schema:
+    docs, specs = _attribute_docs(kind), {spec.name: spec for spec in fields(kind)}
+    properties: dict[str, Schema] = {}
+    for key in written_keys(kind, section):
+        attribute = SYNONYMS.get(section, {}).get(key, key)
+        schema = _setting(specs[attribute], section, closed)
+        if specs[attribute].default is None:
+            schema = any_of(schema, {"type": "null"})
+        properties[key] = schema | {"description": docs[attribute]}
+    return mapping(properties)
+
+
+def _setting(spec: "Field[Any]", section: str, closed: Names) -> Schema:
+    special: Mapping[tuple[str, str], Schema] = {
+        ("metric", "name"): {"const": METRIC_NAME},
+        ("metric", "goal"): {"enum": [name for name, mode in MODES.items() if mode == "min"]},
+        ("search", "algorithm"): _known(closed.get("algorithm")),
+        ("search", "early_stop"): any_of(ref("early_stop"), _known(closed.get("early_stop")), {"type": "null"}),
+        ("early_stop", "type"): _known(closed.get("early_stop")),
+        ("resources", "gpu"): any_of({"type": "number", "minimum": 0}, {"const": AUTO}),
+        ("folds", "search_on"): any_of(_FOLD, some(_FOLD, unique=True)),
+    }
+    kinds: Mapping[str, Schema] = {
+        "time": any_of({"type": "number", "exclusiveMinimum": 0}, _NAME),
+        "memory": any_of({"type": "number", "exclusiveMinimum": 0}, _NAME),
+        "names": _one_or_some(_NAME),
+        "name": _NAME,
+    }
+    return special.get((section, spec.name)) or kinds.get(spec.metadata["kind"]) or _bounded(spec)
+
+
+def _known(names: Sequence[str] | None) -> Schema:
+    return _NAME if names is None else {"enum": list(names)}
+
+
+def _bounded(spec: "Field[Any]") -> Schema:
+    if spec.metadata["kind"] == "one_of":
+        return {"enum": list(spec.metadata["options"])}
+    low, high = spec.metadata["bounds"]
+    lowest = "exclusiveMinimum" if spec.metadata["kind"] == "above_zero" else "minimum"
+    schema: Schema = {"type": "integer" if spec.metadata["kind"] == "whole" else "number", lowest: low}
+    return schema if math.isinf(high) else schema | {"maximum": high}
+
+
+def _attribute_docs(kind: Any) -> dict[str, str]:
+    """Return what the docstring of a dataclass says of each attribute, on one line and without its code marks."""
+    attributes = (inspect.getdoc(kind) or "").partition("Attributes:\n")[2]
+    found = re.findall(r"^    (\w+): (.+(?:\n {8,}.+)*)", attributes, re.MULTILINE)
+    return {name: re.sub(r"\s+", " ", text).replace("``", "").rstrip(".") for name, text in found}

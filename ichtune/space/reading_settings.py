@@ -1,0 +1,119 @@
+"""Reading the sections of a space that are settings, each into its dataclass."""
+
+from dataclasses import fields, replace
+from typing import Any, TypeVar
+
+from ichtune.recipe import Recipe
+from ichtune.space.domains import Choice
+from ichtune.space.model import Parameter
+from ichtune.space.settings import (
+    AUTO,
+    EarlyStop,
+    FoldSettings,
+    MetricSettings,
+    Resources,
+    SearchSettings,
+    SettingError,
+    TrainSettings,
+)
+from ichtune.yaml_positions import Keys, YamlDocument
+
+#: Spellings that users bring from Ray, Optuna and others, by section.
+SYNONYMS: dict[str, dict[str, str]] = {
+    "search": {"time": "time_s"},
+    "resources": {"gpu_memory": "gpu_memory_mb"},
+    "early_stop": {"grace_period": "grace", "max_t": "max", "reduction_factor": "factor"},
+    "metric": {"mode": "goal"},
+}
+#: Attributes of a section that are written in another way than they are called.
+UNWRITTEN = {"time_s", "gpu_memory_mb", "auto"}
+#: Sections that may be written as one word: the key that the word is the value of.
+SHORTHANDS: dict[Keys, str] = {("search", "early_stop"): "type", ("resources",): "gpu"}
+
+Settings = TypeVar("Settings", EarlyStop, SearchSettings, Resources, FoldSettings, MetricSettings, TrainSettings)
+
+
+def written_keys(kind: type[Settings], section: str) -> list[str]:
+    """Return every key under which a section's settings may be written."""
+    known = [field.name for field in fields(kind)] + list(SYNONYMS.get(section, {}))
+    return [key for key in known if key not in UNWRITTEN]
+
+
+def read_section(document: YamlDocument, kind: type[Settings], *at: str, **ready: Any) -> Settings:
+    """Read a mapping of settings into its dataclass.
+
+    Args:
+        document: the file.
+        kind: the dataclass.
+        at: keys of the section.
+        ready: values that were read before.
+
+    Raises:
+        ConfigError: with file, line, column and key.
+    """
+    synonyms: dict[str, str] = SYNONYMS.get(at[-1], {})
+    document.check_keys(written_keys(kind, at[-1]), *at)
+    values: dict[str, Any] = {}
+    written: dict[str, str] = {}
+    for key, value in document.mapping(*at).items():
+        attribute = synonyms.get(key, key)
+        if attribute in written:
+            raise document.error(f"says the same as {written[attribute]!r}; keep one of the two", *at, key)
+        written[attribute], values[attribute] = key, value
+    try:
+        return kind(**(values | ready))
+    except SettingError as error:
+        key = synonyms.get(error.key, error.key)
+        raise document.error(str(error), *at, written.get(key, error.key)) from None
+
+
+def read_resources(document: YamlDocument) -> Resources:
+    """Read what a trial asks for: the word ``auto``, or a mapping."""
+    if isinstance(document.get("resources"), str):
+        if document.get("resources") != AUTO:
+            raise document.error(f"must be {AUTO}, or map gpu and cpu to numbers", "resources")
+        return Resources(auto=True)
+    return read_section(document, Resources, "resources")
+
+
+def read_early_stop(document: YamlDocument, parameters: tuple[Parameter, ...], default: Recipe) -> EarlyStop:
+    """Read how trials are stopped; ``max`` is by default the length of the longest trial.
+
+    Args:
+        document: the file.
+        parameters: of the space; ``epochs`` among them says how long trials are.
+        default: the recipe that gives ``epochs`` where no parameter does.
+
+    Raises:
+        ConfigError: with file, line, column and key.
+    """
+    at = ("search", "early_stop")
+    document.mapping("search")
+    written = document.get(*at)
+    if isinstance(written, str) or written is None:
+        settings = EarlyStop(type=written or "none")
+    else:
+        settings = read_section(document, EarlyStop, *at)
+    longest = _most_epochs(parameters, default)
+    if settings.max is not None:
+        if settings.type != "none" and settings.max < longest:
+            raise document.error(
+                f"must not be below the {longest} epochs of a trial, or every trial would end before its schedule "
+                f"does, got {settings.max}; leave it out",
+                *at,
+                "max",
+            )
+        return settings
+    if settings.grace > longest:
+        raise document.error(f"must not exceed the {longest} epochs of a trial, got {settings.grace}", *at, "grace")
+    return replace(settings, max=longest)
+
+
+def _most_epochs(parameters: tuple[Parameter, ...], default: Recipe) -> int:
+    """Return how long the longest trial is; where a condition on ``epochs`` fails, it is the default."""
+    parameter = next((parameter for parameter in parameters if parameter.key == "epochs"), None)
+    if parameter is None:
+        return default.epochs
+    domain = parameter.domain
+    longest = max(option.value for option in domain.options) if isinstance(domain, Choice) else domain.high
+    return int(max(longest, default.epochs) if parameter.when else longest)
