@@ -17,6 +17,8 @@ from ichtune.space import EarlyStop, SearchSettings, Space, TrainSettings, read_
 
 N_EPOCHS = FIXED["epochs"]
 KEYS = tuple(GRID)
+#: Proposals in a row that were tried already, after which a search proposes no more while there are stopped trials.
+N_REPEATS = 3
 
 
 @dataclass
@@ -90,10 +92,14 @@ def replay(table: Table, space: Space, target: float, legs_of: Any = Legs) -> fl
 
 
 def _next(legs: Legs, n_points: int) -> TrialRecord | None:
-    """Return the next leg; once every point was proposed, the stopped trials are trained to their end, best first."""
+    """Return the next leg; once proposals repeat themselves, the stopped trials are trained to their end, best first."""
     records = legs.ledger.records()
-    if len({record.recipe.recipe_id for record in records}) == n_points:
+    is_over = len({record.recipe.recipe_id for record in records}) == n_points
+    repeats = [record.duplicate_of is not None for record in records[-N_REPEATS:]]
+    if is_over or (len(repeats) == N_REPEATS and all(repeats) and to_finish(records, 1)):
         legs.budget = Budget(n_trials=len(records))
+    else:
+        legs.budget = Budget(n_trials=len(records) + 1)
     found = legs.next()
     if not isinstance(found, Nothing):
         return found
