@@ -93,20 +93,20 @@ def replay(table: Table, space: Space, target: float, legs_of: Any = Legs) -> fl
 
 def _next(legs: Legs, n_points: int) -> TrialRecord | None:
     """Return the next leg; once proposals repeat themselves, the stopped trials are trained to their end, best first."""
-    records = legs.ledger.records()
-    is_over = len({record.recipe.recipe_id for record in records}) == n_points
-    repeats = [record.duplicate_of is not None for record in records[-N_REPEATS:]]
-    if is_over or (len(repeats) == N_REPEATS and all(repeats) and to_finish(records, 1)):
-        legs.budget = Budget(n_trials=len(records))
-    else:
-        legs.budget = Budget(n_trials=len(records) + 1)
-    found = legs.next()
-    if not isinstance(found, Nothing):
-        return found
-    for trial in to_finish(legs.ledger.records(), 1):
-        legs.ledger.go_on(trial, to_end=True)
-        return legs.ledger.records()[trial]
-    return None
+    while True:
+        records = legs.ledger.records()
+        is_over = len({record.recipe.recipe_id for record in records}) == n_points
+        repeats = [record.duplicate_of is not None for record in records[-N_REPEATS:]]
+        is_stuck = len(repeats) == N_REPEATS and all(repeats) and bool(to_finish(records, 1))
+        legs.budget = Budget(n_trials=len(records) + (0 if is_over or is_stuck else 1))
+        found = legs.next()
+        if not isinstance(found, Nothing):
+            return found
+        for trial in to_finish(legs.ledger.records(), 1 if is_over or is_stuck else 0):
+            legs.ledger.go_on(trial, to_end=True)
+            return legs.ledger.records()[trial]
+        if is_over:
+            return None
 
 
 def _run_leg(legs: Legs, record: TrialRecord, run: dict[str, Any]) -> Any:

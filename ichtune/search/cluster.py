@@ -14,7 +14,16 @@ from ichtune.errors import ConfigError, DataError
 from ichtune.interrupts import as_ctrl_c
 from ichtune.search.cluster_state import ClusterState, cluster_folder, read_state
 from ichtune.search.loopback import answers, is_on_loopback_only, on_loopback
-from ichtune.search.ray_token import MODE, TOKEN, TOKEN_PATH, has_token, named_token, read_settings_again, write_token
+from ichtune.search.ray_token import (
+    MODE,
+    TOKEN,
+    TOKEN_PATH,
+    has_token,
+    named_token,
+    read_settings_again,
+    token_file,
+    write_token,
+)
 
 #: Bytes of shared memory that a Ray of ours reserves; slices are memory-mapped from the cache and need none of it.
 OBJECT_STORE_BYTES = 256 * 1024 * 1024
@@ -75,7 +84,7 @@ def ray_session(
         context = _start_local(dashboard, job_name) if local else _join(wanted, job_name)
         try:
             with _sigterm_as_sigint():  # after Ray's start, which sets a handler of its own
-                yield _describe(context.dashboard_url, os.environ.get(TOKEN_PATH, ""), joined=not local)
+                yield _describe(context.dashboard_url, token_file(), joined=not local)
         finally:
             ray.shutdown()
 

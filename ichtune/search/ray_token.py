@@ -14,7 +14,18 @@ def named_token() -> bool:
 
 def has_token() -> bool:
     """Say whether there is a token: named in the environment, or where Ray keeps the user's."""
-    return named_token() or (Path.home() / ".ray" / "auth_token").is_file()
+    return bool(os.environ.get(TOKEN) or token_file())
+
+
+def token_file() -> str:
+    """Return the file with the token that counts: the one that the environment names, or Ray's own of this user.
+
+    Empty where the token itself stands in the environment, or there is none.
+    """
+    if os.environ.get(TOKEN):
+        return ""
+    users = Path.home() / ".ray" / "auth_token"
+    return os.environ.get(TOKEN_PATH) or (str(users) if users.is_file() else "")
 
 
 def write_token(path: Path) -> None:

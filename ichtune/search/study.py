@@ -1,6 +1,5 @@
 """run_search: one search, from its space to its table, continued wherever it was left."""
 
-import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -11,11 +10,11 @@ from typing import Any
 from ichtune.errors import ConfigError, NothingUsableError, StorageError
 from ichtune.search.checks import check_data, check_space, inputs_of
 from ichtune.search.cluster import ray_session
-from ichtune.search.ledger import FAILED, FINISHED, STOPPED, Ledger, TrialRecord
+from ichtune.search.ledger import FAILED, FINISHED, Ledger, TrialRecord
 from ichtune.search.legs import MAX_FAILED_IN_A_ROW, Budget, Legs, Nothing
 from ichtune.search.mirror import fetch_pixels, push
 from ichtune.search.only_writer import only_writer
-from ichtune.search.schedulers import create_scheduler
+from ichtune.search.schedulers import create_scheduler, to_finish
 from ichtune.search.telemetry import OnEvent, TrialEvent
 from ichtune.search.transfer import answers_of, told_by
 from ichtune.search.trial_table import ledger_path, write_trials
@@ -82,9 +81,12 @@ class SearchResult:
 
     @property
     def best(self) -> TrialRecord | None:
-        """The trial that ended with the lowest loss."""
-        ended = [r for r in self.records if r.status in (FINISHED, STOPPED) and r.best_loss is not None]
-        return min(ended, key=lambda record: record.best_loss or math.inf, default=None)
+        """The trial with the lowest loss at its end; where none has finished, the best at the highest rung."""
+        finished = [r for r in self.records if r.status == FINISHED and r.last_loss is not None]
+        if finished:
+            return min(finished, key=lambda r: (r.last_loss, r.trial))
+        best = to_finish(self.records, 1)
+        return next((r for r in self.records if r.trial in best), None)
 
 
 def run_search(

@@ -11,6 +11,7 @@ from ichtune.search.cluster import Cluster
 from ichtune.search.ledger import FAILED, FINISHED, Ledger
 from ichtune.search.searchers import propose_trial
 from ichtune.search.trial_table import ledger_path
+from ichtune.search.watchers import Watchers
 from ichtune.space import read_space
 from ichtune.tables import TRIALS, read_table
 
@@ -73,6 +74,7 @@ def test_a_search_whose_time_is_up_is_no_error_and_says_how_to_go_on(complete, m
     _, command = complete
     monkeypatch.setattr(study, "ray_session", lambda *a, **o: nullcontext(Cluster("", "", 1, 0, joined=False)))
     monkeypatch.setattr(study, "run_legs", lambda *a: None)
+    monkeypatch.setattr(study, "create_watchers", lambda folder, shown, note, **o: Watchers(shown, note))
 
     assert main([*command, "--trials", "3", "--time", "0.000001s"]) == 0
     assert "its time is up: 2 of 3 trials have ended" in capsys.readouterr().err

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from ichtune.search.ray_token import MODE, TOKEN, TOKEN_PATH, has_token, named_token, write_token
+from ichtune.search.ray_token import MODE, TOKEN, TOKEN_PATH, has_token, named_token, token_file, write_token
 
 
 @pytest.fixture(autouse=True)
@@ -22,8 +22,12 @@ def test_a_token_is_named_by_a_variable_or_lies_where_ray_keeps_it(tmp_path, mon
     kept.write_text("a" * 64)
     assert has_token()
     assert not named_token()
-    monkeypatch.setenv(TOKEN_PATH, str(kept))
+    assert token_file() == str(kept)
+    monkeypatch.setenv(TOKEN_PATH, str(tmp_path / "another"))
     assert named_token()
+    assert token_file() == str(tmp_path / "another")
+    monkeypatch.setenv(TOKEN, "b" * 64)
+    assert token_file() == ""
 
 
 def test_a_token_is_random_and_its_owners_only(tmp_path):

@@ -305,6 +305,6 @@ def test_a_search_all_of_whose_trials_failed_has_nothing_to_show(fake_workspace,
 def test_a_result_knows_its_best_trial(record):
     records = [record(0, [0.3, 0.2], FINISHED), record(1, [0.1], STOPPED), record(2, [0.05], FAILED)]
 
-    assert SearchResult("x", records, 3, complete=True).best.trial == 1
+    assert SearchResult("x", records, 3, complete=True).best.trial == 0  # a stopped trial's loss was never annealed
     assert SearchResult("x", records, 3, complete=True).count(FAILED) == 1
     assert SearchResult("x", [], 3, complete=False).best is None
