@@ -1,8 +1,26 @@
 """Run every benchmark and print one markdown row for each figure."""
 
-from benchmarks import cache_reads, ingest, prepare_memory, techniques, training_speed
+from benchmarks import (
+    cache_reads,
+    ingest,
+    prepare_memory,
+    rung_truth,
+    search_economics,
+    search_overhead,
+    techniques,
+    training_speed,
+)
 
-BENCHMARKS = (ingest, cache_reads, prepare_memory, training_speed, techniques)
+BENCHMARKS = (
+    ingest,
+    cache_reads,
+    prepare_memory,
+    training_speed,
+    techniques,
+    rung_truth,
+    search_economics,
+    search_overhead,
+)
 
 
 def main() -> None:

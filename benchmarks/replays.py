@@ -92,7 +92,7 @@ def replay(table: Table, space: Space, target: float, legs_of: Any = Legs) -> fl
 
 
 def _next(legs: Legs, n_points: int) -> TrialRecord | None:
-    """Return the next leg; once proposals repeat themselves, the stopped trials are trained to their end, best first."""
+    """Return the next leg; once proposals repeat themselves, stopped trials are trained to their end, best first."""
     while True:
         records = legs.ledger.records()
         is_over = len({record.recipe.recipe_id for record in records}) == n_points

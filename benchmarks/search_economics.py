@@ -117,6 +117,11 @@ VARIANTS: dict[str, Callable[[Table, int, float], float]] = {
     "Optuna's TPE, every trial to its end": ours("tpe"),
     "Optuna's TPE + Ray's ASHA, as OptunaSearch joins them": stock("TPE", "asha"),
     "Optuna's TPE + Ray's median stopping": stock("TPE", "median"),
+    "ours: TPE, promoting ASHA, rungs at 1 and 3, plain losses": ours("tpe", type="asha", grace=1, judge="last"),
+    "ours: TPE, promoting ASHA, rungs at 1 and 3, cooldown of 0.5": ours("tpe", type="asha", grace=1),
+    "ours: TPE, promoting ASHA, rung at 3, plain losses": ours("tpe", type="asha", grace=3, judge="last"),
+    "ours: TPE, promoting ASHA, rung at 3, cooldown of 0.5 (as shipped)": ours("tpe", type="asha", grace=3),
+    "ours: TPE, median stopping, rung at 3, cooldown of 0.5": ours("tpe", type="median", grace=3),
 }
 
 
