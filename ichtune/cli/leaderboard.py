@@ -51,7 +51,8 @@ def leaderboard(
     from ichtune.cli.console import note, result, result_json
     from ichtune.cli.leaderboard_view import LeaderboardTable
     from ichtune.cli.places import open_place
-    from ichtune.search.leaderboard import RowFilter, chosen_records, filter_rows, leaderboard_rows, sort_rows
+    from ichtune.search.leaderboard import RowFilter, filter_rows, leaderboard_rows, sort_rows
+    from ichtune.search.trial_table import chosen_records
 
     wanted = [RowFilter.parse(text) for text in filters or []]
     _check_status(status or [])

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ichtune.errors import ConfigError, DataError, nearest
+from ichtune.errors import ConfigError, nearest
 from ichtune.layout import Layout
 from ichtune.search.cost_model import CostModel, n_epochs_spared, n_folds_of
 from ichtune.search.ledger import FAILED, FINISHED, TrialRecord
-from ichtune.search.trial_table import RUNNING, all_records, is_running
+from ichtune.search.trial_table import RUNNING, chosen_records, is_running
 
 Row = dict[str, Any]
 #: Columns of every row, in order; the searched parameters follow. One that is called like a column is found under
@@ -46,20 +46,6 @@ OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
 _FILTER = re.compile(rf"\s*(?P<key>[^=!<>]+?)\s*(?P<op>{'|'.join(OPERATORS)})\s*(?P<value>.*?)\s*")
 #: Numbers that differ by less than this share are the same: what a file holds and what was typed.
 _SAME = 1e-9
-
-
-def chosen_records(layout: Layout, search: str | None = None) -> dict[str, list[TrialRecord]]:
-    """Return the trials of one search, or of all, by the search's name.
-
-    Raises:
-        DataError: there is no such search, or none at all.
-    """
-    records = all_records(layout)
-    if search is None:
-        return records
-    if search not in records:
-        raise DataError(f"no search {search!r} in {layout.searches}; there is {', '.join(records)}")
-    return {search: records[search]}
 
 
 def leaderboard_rows(layout: Layout, search: str | None = None) -> list[Row]:

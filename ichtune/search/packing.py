@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ichtune.errors import ConfigError
-from ichtune.search.cluster import Cluster
 from ichtune.search.nodes import Node
 from ichtune.space import Resources
 
@@ -51,25 +50,9 @@ class TrialRequest:
         }
 
 
-def trial_resources(resources: Resources, n_gpus: float) -> dict[str, float]:
-    """Return what one trial asks Ray for: a share of a GPU where there are any, else cores."""
-    if n_gpus > 0 and resources.gpu > 0:
-        return {"gpu": resources.gpu, "cpu": resources.cpu}
-    return {"cpu": resources.cpu or 1.0}
-
-
 def wants_gpu(asked: Mapping[str, float]) -> bool:
     """Return whether a task asked for a GPU; Ray hides none from one that did not."""
     return asked.get("gpu", 0) > 0
-
-
-def n_concurrent(asked: Mapping[str, float], cluster: Cluster) -> int:
-    """Return how many trials fit on the cluster at a time, at least one.
-
-    Raises:
-        ConfigError: not even one fits, which Ray would wait for without end.
-    """
-    return n_that_fit(asked, [Node(n_cpus=cluster.n_cpus, n_gpus=cluster.n_gpus)])
 
 
 def n_that_fit(asked: Mapping[str, float], nodes: Sequence[Node]) -> int:

@@ -122,7 +122,12 @@ def _or_nan(value: float | None) -> float:
     return math.nan if value is None else value
 
 
-def _chosen(layout: Layout, search: str | None) -> dict[str, list[TrialRecord]]:
+def chosen_records(layout: Layout, search: str | None = None) -> dict[str, list[TrialRecord]]:
+    """Return the trials of one search, or of all, by the search's name.
+
+    Raises:
+        DataError: there is no such search, or none at all.
+    """
     records = all_records(layout)
     if search is None:
         return records
@@ -133,7 +138,7 @@ def _chosen(layout: Layout, search: str | None) -> dict[str, list[TrialRecord]]:
 
 def train_top(layout: Layout, search: str | None = None) -> int:
     """Return how many winners the chosen searches want trained: the most that one of them names."""
-    names = list(_chosen(layout, search))
+    names = list(chosen_records(layout, search))
     return max(int(Ledger(ledger_path(layout, name)).about()["space"]["train"]["top"]) for name in names)
 
 
@@ -148,7 +153,7 @@ def winners(layout: Layout, n: int, search: str | None = None) -> list[Recipe]:
     Raises:
         DataError: no trial has a loss yet.
     """
-    records = [r for records in _chosen(layout, search).values() for r in records if r.last_loss is not None]
+    records = [r for records in chosen_records(layout, search).values() for r in records if r.last_loss is not None]
     ranked = sorted(
         (r for r in records if r.status in (FINISHED, STOPPED)),
         key=lambda r: (r.status != FINISHED, _or_nan(r.last_loss), r.trial),

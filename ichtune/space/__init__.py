@@ -2,7 +2,7 @@
 
 from ichtune.space.constraints import Constraint
 from ichtune.space.corners import check_corners, combinations
-from ichtune.space.counting import SpaceSize, n_configurations, space_size
+from ichtune.space.counting import SpaceSize, space_size
 from ichtune.space.domains import Chooser
 from ichtune.space.model import Parameter, Space
 from ichtune.space.proposals import Proposal, describe, fixed_values, propose
@@ -39,7 +39,6 @@ __all__ = [
     "combinations",
     "describe",
     "fixed_values",
-    "n_configurations",
     "propose",
     "random_proposals",
     "read_space",

@@ -54,11 +54,6 @@ def space_size(space: Space) -> SpaceSize:
     return SpaceSize(math.prod(parameter.domain.n_values for parameter in space.parameters), is_exact=False)
 
 
-def n_configurations(space: Space) -> float:
-    """Return how many recipes a space has, or an upper bound; ``space_size`` says which."""
-    return space_size(space).n
-
-
 def n_branches(space: Space, keys: set[str]) -> float:
     """Return how many combinations of values of some parameters there are, conditions left out of account."""
     return math.prod(_n_labels(parameter) for parameter in space.parameters if parameter.key in keys)

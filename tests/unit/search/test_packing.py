@@ -7,17 +7,14 @@ import pytest
 import torch
 
 from ichtune.errors import ConfigError
-from ichtune.search.cluster import Cluster
 from ichtune.search.nodes import Node
 from ichtune.search.packing import (
     LEAST_CPU,
     MAX_A_GPU,
     TrialRequest,
-    n_concurrent,
     n_that_fit,
     pin_threads,
     trial_request,
-    trial_resources,
     wants_gpu,
 )
 from ichtune.space import Resources
@@ -35,10 +32,10 @@ PLAIN = [Node(n_cpus=8, memory_mb=30 * GIB), Node(n_cpus=4, memory_mb=10 * GIB)]
 def test_a_trial_asks_for_a_share_of_a_gpu_only_where_there_are_gpus():
     asked = Resources(gpu=0.5, cpu=2)
 
-    assert trial_resources(asked, n_gpus=4) == {"gpu": 0.5, "cpu": 2.0}
-    assert trial_resources(asked, n_gpus=0) == {"cpu": 2.0}
-    assert wants_gpu(trial_resources(asked, n_gpus=4))
-    assert not wants_gpu(trial_resources(asked, n_gpus=0))
+    assert trial_request(asked, [Node(n_cpus=16, n_gpus=4)]).asked == {"gpu": 0.5, "cpu": 2.0}
+    assert trial_request(asked, [Node(n_cpus=16)]).asked == {"cpu": 2.0}
+    assert wants_gpu(trial_request(asked, [Node(n_cpus=16, n_gpus=4)]).asked)
+    assert not wants_gpu(trial_request(asked, [Node(n_cpus=16)]).asked)
 
 
 @pytest.mark.parametrize(
@@ -54,12 +51,12 @@ def test_a_trial_asks_for_a_share_of_a_gpu_only_where_there_are_gpus():
     ],
 )
 def test_trials_at_a_time_are_what_the_scarcest_resource_holds(asked, cpus, gpus, fits):
-    assert n_concurrent(asked, Cluster("", "", cpus, gpus, joined=False)) == fits
+    assert n_that_fit(asked, [Node(n_cpus=cpus, n_gpus=gpus)]) == fits
 
 
 def test_a_trial_that_never_fits_is_refused_instead_of_waited_for():
     with pytest.raises(ConfigError, match=r"asks for \{'cpu': 8\.0\}, but the cluster has 2 CPUs"):
-        n_concurrent({"cpu": 8.0}, Cluster("", "", 2, 0, joined=False))
+        n_that_fit({"cpu": 8.0}, [Node(n_cpus=2)])
     with pytest.raises(ConfigError, match=r"has 12 CPUs and 0 GPUs on 2 nodes"):
         n_that_fit({"cpu": 10.0}, PLAIN)  # as many cores as both have, but on neither
 

@@ -10,7 +10,7 @@ import pytest
 from ichtune.errors import ConfigError
 from ichtune.search.point_sets import grid_point, grid_points, quasi_random_point
 from ichtune.search.searchers import OptunaChooser
-from ichtune.space import RandomChooser, Space, n_configurations, propose, read_space
+from ichtune.space import RandomChooser, Space, propose, read_space, space_size
 
 
 def space_of(tmp_path: Path, text: str) -> Space:
@@ -54,7 +54,7 @@ def test_a_grid_is_exactly_the_space(tmp_path, text, n):
 
     points = list(grid_points(space))
 
-    assert len(points) == n == n_configurations(space)
+    assert len(points) == n == space_size(space).n
     assert len({recipe_of(space, point) for point in points}) == n
     assert [grid_point(space, number) for number in range(n)] == points
     assert grid_point(space, n) is None

@@ -21,7 +21,7 @@ from ichtune.search.searchers import (
     propose_trial,
     study_of,
 )
-from ichtune.space import Space, n_configurations, propose, read_space
+from ichtune.space import Space, propose, read_space, space_size
 
 #: Those that learn nothing cost next to nothing, and every property is tried on them too.
 ALGORITHMS = [name for name in SEARCHERS if name != "gp"]
@@ -177,7 +177,7 @@ def test_a_grid_proposes_each_point_once_and_then_none(tmp_path, text):
 
     records = search(space, 100)
 
-    assert len(records) == n_configurations(space) == len({r.recipe.recipe_id for r in records})
+    assert len(records) == space_size(space).n == len({r.recipe.recipe_id for r in records})
     assert propose_trial(space, records, len(records)) is None
 
 

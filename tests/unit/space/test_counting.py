@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ichtune.space import Space, SpaceSize, n_configurations, read_space, space_size
+from ichtune.space import Space, SpaceSize, read_space, space_size
 from ichtune.space.counting import n_branches, plain_combinations
 
 
@@ -34,7 +34,6 @@ def test_configurations_are_counted_with_their_conditions(tmp_path: Path, parame
     space = space_of(tmp_path, parameters)
 
     assert space_size(space) == SpaceSize(n)
-    assert n_configurations(space) == n
 
 
 PLAIN = "batch_size: [8, 16, 32]\nimage_px: {low: 128, high: 512, step: 128}\nneighbours: [0, 1, 2]"
