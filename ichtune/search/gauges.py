@@ -56,6 +56,11 @@ def targets_path(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.prometheus.json")
 
 
+def in_ascii(text: str) -> str:
+    """Return a text as a tag's value: Ray's metrics know no other letters; ± of a recipe's neighbours becomes +-."""
+    return text.replace("±", "+-").encode("ascii", "replace").decode("ascii")
+
+
 class GaugeValues:
     """The values of all gauges, and when each of them is to be forgotten. Knows nothing of Ray.
 
@@ -98,7 +103,7 @@ class GaugeValues:
             self._values["ichtune_trials", (self._search, state)] = count
 
     def _of_trial(self, event: "TrialEvent", now_s: float) -> None:
-        tags = (self._search, str(event.trial), event.summary)
+        tags = (self._search, str(event.trial), in_ascii(event.summary))
         measured = {"ichtune_trial_loss": event.loss, "ichtune_trial_rung_loss": event.rung_loss}
         if event.kind != START:  # which knows nothing of epochs before it
             measured["ichtune_trial_epoch"] = float(event.epoch)
@@ -136,7 +141,7 @@ class Gauges(Watcher):
         from ray.util.metrics import Gauge
 
         self._gauges = {gauge: Gauge(gauge, about, tag_keys=tags) for gauge, (about, tags) in GAUGES.items()}
-        self._values = GaugeValues(name, records)
+        self._values = GaugeValues(in_ascii(name), records)
         self._write_targets()
         self._thread = threading.Thread(target=self._keep_set, name="ichtune-gauges", daemon=True)
         self._thread.start()

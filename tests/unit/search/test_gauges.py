@@ -32,6 +32,14 @@ def test_a_search_that_begins_has_spent_nothing_and_has_no_best():
     assert current["ichtune_trials", ("s", "running")] == 0
 
 
+def test_tags_are_in_letters_that_rays_metrics_know():
+    values = GaugeValues("s", [])
+    values.take(TrialEvent("epoch", 0, "net|brain|±1|64px", 1, 3, 0.3), 0.0)
+
+    assert values.current(0)["ichtune_trial_loss", ("s", "0", "net|brain|+-1|64px")] == 0.3
+    assert all(tag.isascii() for _, tags in values.current(0) for tag in tags)
+
+
 def test_a_continued_search_counts_what_was_there_before(record):
     records = [record(0, [0.3, 0.2], FINISHED), record(1, [0.4], INTERRUPTED)]
 
