@@ -38,8 +38,8 @@ def comparable_losses(records: Sequence[TrialRecord]) -> dict[int, float]:
             continue
         if record.status == FINISHED and record.last_loss is not None:
             found[record.trial] = record.last_loss
-        elif record.rung_losses:
-            rung, loss = max(record.rung_losses.items())
+        elif losses := record.rung_losses:
+            rung, loss = max(losses.items())
             found[record.trial] = loss * math.exp(sum(gain for r, gain in gains.items() if r >= rung))
     return found
 
@@ -55,12 +55,13 @@ def _log_gains(records: Sequence[TrialRecord]) -> dict[int, float]:
     A step that no trial has taken yet counts as no gain: all trials are then before it, and the order stays. A trial
     that went on to its end without being judged at the rungs on the way leapt over them, which tells of no single step.
     """
-    rungs = sorted({rung for record in records for rung in record.rung_losses})
+    judged = [(record, record.rung_losses) for record in records]  # read once: each record works them out anew
+    rungs = sorted({rung for _, losses in judged for rung in losses})
     end = rungs[-1] + 1 if rungs else 0
     places = {rung: place for place, rung in enumerate([*rungs, end])}
     steps: dict[int, list[float]] = {rung: [] for rung in rungs}
-    for record in records:
-        passed = list(record.rung_losses.items())
+    for record, losses in judged:
+        passed = list(losses.items())
         if record.status == FINISHED and record.last_loss is not None:
             passed.append((end, record.last_loss))
         for (rung, loss), (next_rung, later) in pairwise(passed):
