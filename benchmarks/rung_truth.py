@@ -1,7 +1,7 @@
 """How well each way of judging a rung ranks recipes, and what choosing by fold 0 flatters.
 
 From the table of full curves. Rank correlations are Spearman's, between the score at a rung and the loss at the run's
-own end, over the recipes that were judged in every way; the mean over the seeds is printed, with each seed's.
+own end, over all recipes that were judged so; the mean over the seeds is printed, with each seed's.
 """
 
 import statistics
@@ -17,22 +17,23 @@ from benchmarks.rung_table import COOLDOWNS, JUDGED_AT, read_table
 WORST = 9.0
 #: A search that keeps the best third at a rung should keep the best recipes: the best so many of a hundred.
 BEST_PERCENT = 10
+SHORT = "complete short schedule"
 N_DRAWS, N_CHOSEN_FROM = 2000, (10, 30, 60)
 
 
 def measure() -> Iterator[tuple[str, str, str]]:
     rows = read_table()
-    closely = [row for row in rows if "short" in row]
-    seeds = sorted({row["seed"] for row in closely})
     for epoch in JUDGED_AT:
         for name, cost, score in judges(epoch):
-            found = [_truth([r for r in closely if r["seed"] == seed], score) for seed in seeds]
+            judged = [row for row in rows if "short" in row] if name == SHORT else rows
+            seeds = sorted({row["seed"] for row in judged})
+            found = [_truth([r for r in judged if r["seed"] == seed], score) for seed in seeds]
             rho, kept = (statistics.mean(values) for values in zip(*found, strict=True))
             each = ", ".join(f"{value:.2f}" for value, _ in found)
             yield (
                 f"rung at epoch {epoch} of 9, {name}: rank correlation with the end",
                 f"**{rho:.2f}** ({each}); keeps {kept:.0%} of the best tenth in its best third",
-                f"{len(closely) // len(seeds)} recipes, seeds {seeds}, generated data; costs {cost:g} epochs",
+                f"{len(judged) // len(seeds)} recipes, seeds {seeds}, generated data; costs {cost:g} epochs",
             )
     yield from _optimism(rows)
 
@@ -47,7 +48,7 @@ def judges(epoch: int) -> list[tuple[str, float, Any]]:
             (f"cooldown of {length:g} epochs", epoch + length, lambda run, c=str(length): run["cooldown"][c][at])
             for length in COOLDOWNS
         ),
-        ("complete short schedule", epoch, lambda run: run["short"][at]),
+        (SHORT, epoch, lambda run: run["short"][at]),
     ]
 
 

@@ -15,14 +15,15 @@ from functools import partial
 from typing import Any
 
 from benchmarks.replays import N_EPOCHS, Table, replay, space_of, tables
+from benchmarks.rung_table import grid
 from ichtune.search.names import METRIC
 from ichtune.space import EarlyStop
 
 N_REPLAYS = 60
 #: Proposals in a row that were tried already, after which a stock sampler is given a random point.
 MAX_REPEATS = 20
-#: Epochs after which a replay is given up: those of the whole table.
-MOST_EPOCHS = 64 * N_EPOCHS
+#: Epochs after which a stock search is given up: those of the whole table.
+MOST_EPOCHS = len(grid()) * N_EPOCHS
 WITHIN = 1.01
 TO_THE_END = EarlyStop(type="none")
 
@@ -109,6 +110,10 @@ def _ray_scheduler(name: str) -> Any:
     return AsyncHyperBandScheduler(**shared, grace_period=1, max_t=N_EPOCHS, reduction_factor=3)
 
 
+def _cooled(grace: int) -> Callable[[Table, int, float], float]:
+    return ours("tpe", type="asha", grace=grace, factor=3, judge="cooldown", cooldown=0.5)
+
+
 #: Variants by name; the first one is what the others are measured by.
 VARIANTS: dict[str, Callable[[Table, int, float], float]] = {
     "random search, every trial to its end": ours("random"),
@@ -117,11 +122,13 @@ VARIANTS: dict[str, Callable[[Table, int, float], float]] = {
     "Optuna's TPE, every trial to its end": ours("tpe"),
     "Optuna's TPE + Ray's ASHA, as OptunaSearch joins them": stock("TPE", "asha"),
     "Optuna's TPE + Ray's median stopping": stock("TPE", "median"),
-    "ours: TPE, promoting ASHA, rungs at 1 and 3, plain losses": ours("tpe", type="asha", grace=1, judge="last"),
-    "ours: TPE, promoting ASHA, rungs at 1 and 3, cooldown of 0.5": ours("tpe", type="asha", grace=1),
-    "ours: TPE, promoting ASHA, rung at 3, plain losses": ours("tpe", type="asha", grace=3, judge="last"),
-    "ours: TPE, promoting ASHA, rung at 3, cooldown of 0.5 (as shipped)": ours("tpe", type="asha", grace=3),
-    "ours: TPE, median stopping, rung at 3, cooldown of 0.5": ours("tpe", type="median", grace=3),
+    "ours: TPE, promoting ASHA, rungs at 1, 2, 4, 8, best half, plain losses (as shipped)": ours("tpe", type="asha"),
+    "ours: TPE, promoting ASHA, rungs at 1 and 3, best third, plain losses": ours("tpe", type="asha", factor=3),
+    "ours: TPE, promoting ASHA, rungs at 1 and 3, best third, cooldown of 0.5": _cooled(1),
+    "ours: TPE, promoting ASHA, rungs at 3 and 6, best half, plain losses": ours("tpe", type="asha", grace=3),
+    "ours: TPE, promoting ASHA, rung at 3, best third, cooldown of 0.5": _cooled(3),
+    "ours: TPE, median stopping, rungs at 1, 2, 4, 8, plain losses": ours("tpe", type="median"),
+    "ours: TPE, HyperBand, rungs at 1, 2, 4, 8, plain losses": ours("tpe", type="hyperband"),
 }
 
 
