@@ -9,6 +9,7 @@ them from there on, and the number of series stays near the number of trials tha
 import logging
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,13 +75,14 @@ class GaugeValues:
         self._values: dict[Key, float] = {}
         self._forget_at: dict[Key, float] = {}
         self._states = {record.trial: record.status for record in records}
+        self._n_in_state = Counter(self._states.values())
         self._epochs = sum(record.n_epochs_spent for record in records)
         self._best = min((r.best_loss for r in records if r.best_loss is not None), default=None)
         self._of_search()
 
     def take(self, event: "TrialEvent", now_s: float) -> None:
         """Take in what happened to a trial, at a time of a clock in seconds."""
-        self._states[event.trial] = RUNNING if event.kind in (START, EPOCH) else event.kind
+        self._set_state(event.trial, RUNNING if event.kind in (START, EPOCH) else event.kind)
         if event.loss is not None and event.loss == event.loss:
             self._best = event.loss if self._best is None else min(self._best, event.loss)
         if event.kind == EPOCH:
@@ -99,8 +101,13 @@ class GaugeValues:
         if self._best is not None:
             self._values["ichtune_best_loss", (self._search,)] = self._best
         for state in STATES:
-            count = sum(found == state for found in self._states.values())
-            self._values["ichtune_trials", (self._search, state)] = count
+            self._values["ichtune_trials", (self._search, state)] = self._n_in_state[state]
+
+    def _set_state(self, trial: int, state: str) -> None:
+        if trial in self._states:
+            self._n_in_state[self._states[trial]] -= 1
+        self._states[trial] = state
+        self._n_in_state[state] += 1
 
     def _of_trial(self, event: "TrialEvent", now_s: float) -> None:
         tags = (self._search, str(event.trial), in_ascii(event.summary))
@@ -114,7 +121,7 @@ class GaugeValues:
         for name, value in measured.items():
             if value is not None and value == value:
                 self._values[name, tags] = value
-        for key in [key for key in self._values if key[1] == tags]:
+        for key in [(name, tags) for name in GAUGES if (name, tags) in self._values]:
             if is_end(event):
                 self._forget_at[key] = now_s + LINGER_S
             else:

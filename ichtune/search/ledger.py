@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,32 @@ from ichtune.version import __version__
 #: How a trial can have ended. ``interrupted`` is a trial with no end: it is taken up again. ``duplicate`` is a proposal
 #: that was answered from the table.
 FINISHED, STOPPED, FAILED, INTERRUPTED, DUPLICATE = "finished", "stopped", "failed", "interrupted", "duplicate"
+
+
+@dataclass
+class Tally:
+    """What a curve comes to, kept up to date epoch by epoch: a search asks for it at every decision.
+
+    Attributes:
+        rung_losses: loss at each rung that was reached, by the rung's number, in order.
+        gpu_seconds: seconds of whole GPUs.
+    """
+
+    rung_losses: dict[int, float] = field(default_factory=dict)
+    gpu_seconds: float = 0.0
+
+    def add(self, epoch: Mapping[str, Any]) -> None:
+        """Take in one more epoch."""
+        self.rung_losses.update(_rung_losses([epoch]))
+        self.gpu_seconds += _gpu_seconds([epoch])
+
+
+def _rung_losses(curve: Sequence[Mapping[str, Any]]) -> dict[int, float]:
+    return {int(epoch["rung"]): float(epoch["rung_loss"]) for epoch in curve if "rung" in epoch}
+
+
+def _gpu_seconds(curve: Sequence[Mapping[str, Any]]) -> float:
+    return sum(float(epoch["seconds"]) * float(epoch["gpu"]) for epoch in curve if "gpu" in epoch)
 
 
 @dataclass
@@ -41,6 +68,7 @@ class TrialRecord:
         n_before_end: trials that had been proposed when it last ended, itself among them.
         duplicate_of: number of the trial of the same recipe, None where there is none before it.
         from_search: the other search to which ``duplicate_of`` belongs, empty for this one.
+        tally: what the curve comes to, where a ledger keeps it up to date; None: it is added up when asked for.
     """
 
     trial: int
@@ -55,6 +83,12 @@ class TrialRecord:
     n_before_end: int = 0
     duplicate_of: int | None = None
     from_search: str = ""
+    tally: Tally | None = field(default=None, init=False, repr=False, compare=False)
+
+    @cached_property
+    def recipe_id(self) -> str:
+        """Name of its recipe, by which a repetition is found; worked out once, since every proposal asks."""
+        return self.recipe.recipe_id
 
     @property
     def ended(self) -> bool:
@@ -80,12 +114,19 @@ class TrialRecord:
     @property
     def last_loss(self) -> float | None:
         """Loss after the last epoch; None before the first."""
-        return self.losses[-1] if self.curve else None
+        return float(self.curve[-1]["val_weighted_log_loss"]) if self.curve else None
 
     @property
     def rung_losses(self) -> dict[int, float]:
         """Loss at each rung that the trial has reached, by the rung's number, in order."""
-        return {int(epoch["rung"]): float(epoch["rung_loss"]) for epoch in self.curve if "rung" in epoch}
+        return _rung_losses(self.curve) if self.tally is None else self.tally.rung_losses
+
+    @property
+    def gpu_seconds(self) -> float:
+        """Seconds of whole GPUs that were spent on it; none where it was answered from a table."""
+        if self.duplicate_of is not None:
+            return 0.0
+        return _gpu_seconds(self.curve) if self.tally is None else self.tally.gpu_seconds
 
     @property
     def seconds(self) -> float:
@@ -98,6 +139,12 @@ class TrialRecord:
         if self.duplicate_of is not None:
             return 0.0
         return sum(float(epoch.get("cost", 1.0)) for epoch in self.curve)
+
+    def add(self, epoch: dict[str, Any]) -> None:
+        """Take in the next epoch."""
+        self.curve.append(epoch)
+        if self.tally is not None:
+            self.tally.add(epoch)
 
 
 class Ledger:
@@ -121,6 +168,7 @@ class Ledger:
         self._read_bytes, self._n_lines = 0, 0
         self._about: dict[str, Any] | None = None
         self._trials: dict[int, TrialRecord] = {}
+        self._in_order: list[TrialRecord] = []
 
     def open(self, about: Mapping[str, Any], notes: Mapping[str, Any] | None = None) -> None:
         """Start the ledger, or check that it was started for the same thing.
@@ -200,7 +248,14 @@ class Ledger:
         The records are the ledger's own and grow with it; only what is new in the file is read.
         """
         self._catch_up()
-        return [self._trials[number] for number in sorted(self._trials)]
+        if len(self._in_order) != len(self._trials):
+            self._in_order = [self._trials[number] for number in sorted(self._trials)]
+        return list(self._in_order)
+
+    @property
+    def n_lines(self) -> int:
+        """Lines that were read so far; as long as it stays the same, so does what the records tell."""
+        return self._n_lines
 
     def _catch_up(self) -> None:
         """Read the whole lines that were written since the last look."""
@@ -232,10 +287,11 @@ class Ledger:
         if kind == "start":
             recipe = Recipe.from_dict(event["recipe"])
             self._trials[number] = TrialRecord(number, event["parameters"], event["optuna"], recipe)
+            self._trials[number].tally, self._in_order = Tally(), []
             return
         record = self._trials[number]
         if kind == "epoch" and event["epoch"] == len(record.curve) + 1:
-            record.curve.append({key: value for key, value in event.items() if key not in _FRAME})
+            record.add({key: value for key, value in event.items() if key not in _FRAME})
         elif kind == "end":
             record.status, record.reason = event["status"], event["reason"]
             record.n_before_end = len(self._trials)
@@ -244,7 +300,10 @@ class Ledger:
             record.promoted_at = len(record.curve)
         elif kind == "duplicate":
             record.duplicate_of, record.from_search = event["of"], event["search"]
-            record.curve, record.status = event["curve"], FINISHED if event["curve"] else DUPLICATE
+            record.curve, record.status = [], FINISHED if event["curve"] else DUPLICATE
+            record.tally = Tally()
+            for epoch in event["curve"]:
+                record.add(epoch)
             record.n_before_end = len(self._trials)
 
     def _append(self, event: Mapping[str, Any]) -> None:

@@ -57,13 +57,7 @@ class Budget:
 
 def gpu_hours(records: Sequence[TrialRecord]) -> float:
     """Return the GPU hours that trials have spent; those answered from a table spent none."""
-    seconds = sum(
-        float(epoch["seconds"]) * float(epoch.get("gpu", 0.0))
-        for record in records
-        if record.duplicate_of is None
-        for epoch in record.curve
-    )
-    return seconds / 3600.0
+    return sum(record.gpu_seconds for record in records) / 3600.0
 
 
 def n_without_gain(records: Sequence[TrialRecord]) -> int:
@@ -104,6 +98,7 @@ class Legs:
         in_a_row = n_failed_in_a_row(self.ledger.records()) if self.ledger.path.is_file() else 0
         # a search that was broken is continued by somebody who mended it; one that was killed counts on
         self._n_failed_before = in_a_row if in_a_row >= MAX_FAILED_IN_A_ROW else 0
+        self._last_promotable: tuple[int, list[int]] = -1, []
 
     def next(self, running: Set[int] = frozenset()) -> TrialRecord | Nothing:
         """Return the trial to be run next, up to the rung at which it is stopped.
@@ -126,7 +121,7 @@ class Legs:
         if self.is_broken(records):
             self.why_done = f"{MAX_FAILED_IN_A_ROW} trials in a row failed"
             return Nothing.YET if running else Nothing.LEFT
-        for trial in self.scheduler.promotable(records):
+        for trial in self._promotable(records):
             return self._promoted(trial)
         return self._proposed() or self._closing(running)
 
@@ -166,9 +161,9 @@ class Legs:
 
     def _answered(self, record: TrialRecord) -> bool:
         """Answer a proposal from the table if its recipe was tried before, in this search or in another one."""
-        recipe_id = record.recipe.recipe_id
+        recipe_id = record.recipe_id
         for earlier in self.ledger.records()[: record.trial]:
-            if earlier.recipe.recipe_id == recipe_id:
+            if earlier.recipe_id == recipe_id:
                 self.ledger.duplicate(record.trial, earlier.trial)
                 return True
         if recipe_id in self.answers:
@@ -176,6 +171,13 @@ class Legs:
             self.ledger.duplicate(record.trial, other.trial, search, other.curve)
             return True
         return False
+
+    def _promotable(self, records: Sequence[TrialRecord]) -> list[int]:
+        """Ask the scheduler who may go on, once for each state of the ledger: Tune asks for legs all the time."""
+        n_lines = self.ledger.n_lines
+        if self._last_promotable[0] != n_lines:
+            self._last_promotable = n_lines, self.scheduler.promotable(records)
+        return self._last_promotable[1]
 
     def _promoted(self, trial: int, *, to_end: bool = False) -> TrialRecord:
         self.ledger.go_on(trial, to_end=to_end)

@@ -6,46 +6,26 @@ what it would have proposed.
 """
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count, islice, repeat
-from typing import Any
 
 import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
 from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial
 
 from ichtune.errors import ConfigError, nearest
 from ichtune.search.comparable import comparable_losses, is_repeated
-from ichtune.search.ledger import FAILED, TrialRecord
+from ichtune.search.ledger import TrialRecord
+from ichtune.search.optuna_terms import OptunaChooser, SampledChooser, frozen, sampled, start_of
 from ichtune.search.point_sets import grid_point, quasi_random_point
 from ichtune.space import Proposal, Space, fixed_values, propose
 
-#: Trials that TPE draws at random before it trusts what it has seen.
-N_STARTUP_TRIALS = 8
+#: Trials at the least that a sampler draws at random before it trusts what it has seen.
+MIN_STARTUP_TRIALS = 4
 #: Draws before a proposal that was tried already, or that breaks a constraint, is taken as it is, or is an error.
 N_ATTEMPTS, N_FEASIBLE_ATTEMPTS = 16, 1000
-
-
-class OptunaChooser:
-    """Answers a search space's questions from an Optuna trial."""
-
-    def __init__(self, trial: optuna.trial.BaseTrial) -> None:
-        self._trial = trial
-
-    def categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        """Choose one of ``choices``."""
-        return self._trial.suggest_categorical(name, list(choices))
-
-    def real(self, name: str, low: float, high: float, *, log: bool, step: float | None) -> float:
-        """Choose a number."""
-        return self._trial.suggest_float(name, low, high, log=log, step=step)
-
-    def integer(self, name: str, low: int, high: int, *, log: bool, step: int) -> int:
-        """Choose a whole number."""
-        return self._trial.suggest_int(name, low, high, log=log, step=step)
 
 
 def study_of(records: Sequence[TrialRecord], told: Sequence[FrozenTrial] = ()) -> optuna.Study:
@@ -62,27 +42,8 @@ def study_of(records: Sequence[TrialRecord], told: Sequence[FrozenTrial] = ()) -
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(direction="minimize")
     losses = comparable_losses(records)
-    study.add_trials([*told, *(_frozen(r, losses.get(r.trial)) for r in records if not is_repeated(r))])
+    study.add_trials([*map(sampled, told), *(frozen(r, losses.get(r.trial)) for r in records if not is_repeated(r))])
     return study
-
-
-def _frozen(record: TrialRecord, loss: float | None) -> FrozenTrial:
-    distributions = _distributions(record.optuna["distributions"])
-    unlike = TrialState.FAIL if record.status == FAILED else TrialState.RUNNING
-    state = unlike if loss is None else TrialState.COMPLETE
-    value = loss if state is TrialState.COMPLETE else None
-    return create_trial(state=state, value=value, params=record.optuna["params"], distributions=distributions)
-
-
-_READ: dict[str, BaseDistribution] = {}
-
-
-def _distributions(written: Mapping[str, str]) -> dict[str, BaseDistribution]:
-    """Read distributions from JSON; a search writes the same few thousands of times."""
-    for text in written.values():
-        if text not in _READ:
-            _READ[text] = json_to_distribution(text)
-    return {name: _READ[text] for name, text in written.items()}
 
 
 @dataclass(frozen=True)
@@ -111,7 +72,7 @@ class Question:
 Searcher = Callable[[Question], Iterator[optuna.Trial | optuna.trial.FixedTrial]]
 
 
-def _sampled(sampler: Callable[[int], BaseSampler]) -> Searcher:
+def _sampled(sampler: Callable[[int, int], BaseSampler]) -> Searcher:
     """Return the searcher that asks one of Optuna's samplers.
 
     A draw that is not taken stays with the study as a trial that runs, so that the next one keeps away from it.
@@ -120,12 +81,17 @@ def _sampled(sampler: Callable[[int], BaseSampler]) -> Searcher:
     def ask(question: Question) -> Iterator[optuna.Trial]:
         study, starts = study_of(question.records, question.told), question.space.start_with
         if question.number < len(starts):
-            study.enqueue_trial(fixed_values(question.space, starts[question.number]))
+            study.enqueue_trial(start_of(question.space, fixed_values(question.space, starts[question.number])))
         for attempt in count():
-            study.sampler = sampler(question.seed(attempt))
+            study.sampler = sampler(question.seed(attempt), n_startup_trials(question.space))
             yield study.ask()
 
     return ask
+
+
+def n_startup_trials(space: Space) -> int:
+    """Return how many trials are drawn at random first: as many as parameters are searched, and at least four."""
+    return max(MIN_STARTUP_TRIALS, len(space.searched))
 
 
 def _quasi_random(question: Question) -> Iterator[optuna.trial.FixedTrial]:
@@ -147,12 +113,12 @@ def _grid(question: Question) -> Iterator[optuna.trial.FixedTrial]:
         yield from repeat(optuna.trial.FixedTrial(point))
 
 
-def _tpe(seed: int) -> BaseSampler:
+def _tpe(seed: int, n_startup: int) -> BaseSampler:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # group: spaces with conditions
         return TPESampler(
             seed=seed,
-            n_startup_trials=N_STARTUP_TRIALS,
+            n_startup_trials=n_startup,
             n_ei_candidates=24,
             multivariate=True,
             group=True,
@@ -160,13 +126,13 @@ def _tpe(seed: int) -> BaseSampler:
         )
 
 
-def _gp(seed: int) -> BaseSampler:
+def _gp(seed: int, n_startup: int) -> BaseSampler:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return GPSampler(seed=seed, n_startup_trials=N_STARTUP_TRIALS, deterministic_objective=False)
+        return GPSampler(seed=seed, n_startup_trials=n_startup, deterministic_objective=False)
 
 
-def _random(seed: int) -> BaseSampler:
+def _random(seed: int, n_startup: int) -> BaseSampler:
     return RandomSampler(seed=seed)
 
 
@@ -207,16 +173,17 @@ def propose_trial(
     Raises:
         ConfigError: next to no point of the space satisfies its constraints.
     """
-    searcher, tried = find_searcher(space.search.algorithm), {r.recipe.recipe_id: r.trial for r in reversed(records)}
+    searcher, tried = find_searcher(space.search.algorithm), {r.recipe_id: r.trial for r in reversed(records)}
     n_tried, broken, repeated = 0, "", None
     draws = searcher(Question(space, records, number, told))
     for trial in islice(draws, N_FEASIBLE_ATTEMPTS):
-        proposal, why = _proposal(space, trial)
+        chooser = SampledChooser(trial) if isinstance(trial, optuna.Trial) else OptunaChooser(trial)
+        proposal, why = _proposal(space, chooser)
         if proposal is None:
             broken = why
             continue
-        record = _record(number, trial, proposal)
-        record.duplicate_of = tried.get(record.recipe.recipe_id)
+        record = TrialRecord(number, dict(proposal.parameters), chooser.told(), proposal.recipe)
+        record.duplicate_of = tried.get(record.recipe_id)
         n_tried += 1
         if record.duplicate_of is None or n_tried >= N_ATTEMPTS:
             return record
@@ -226,18 +193,10 @@ def propose_trial(
     raise ConfigError(f"{N_FEASIBLE_ATTEMPTS} draws broke a constraint of the space, the last one: {broken}; loosen it")
 
 
-def _proposal(space: Space, trial: optuna.Trial | optuna.trial.FixedTrial) -> tuple[Proposal | None, str]:
+def _proposal(space: Space, chooser: OptunaChooser) -> tuple[Proposal | None, str]:
     """Return what a trial proposes, or None and why it cannot be: a constraint, or values that exclude each other."""
     try:
-        proposal = propose(space, OptunaChooser(trial))
+        proposal = propose(space, chooser)
     except ConfigError as error:
         return None, str(error)
     return (None, proposal.violated) if proposal.violated else (proposal, "")
-
-
-def _record(number: int, trial: optuna.Trial | optuna.trial.FixedTrial, proposal: Proposal) -> TrialRecord:
-    told = {
-        "params": dict(trial.params),
-        "distributions": {name: distribution_to_json(d) for name, d in trial.distributions.items()},
-    }
-    return TrialRecord(number, dict(proposal.parameters), told, proposal.recipe)

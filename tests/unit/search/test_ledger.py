@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -172,6 +173,35 @@ def test_what_was_spent_counts_branches_and_nothing_of_what_was_answered(ledger,
     assert (repeated.status, repeated.duplicate_of, repeated.from_search, repeated.curve) == (DUPLICATE, 0, "", [])
     assert (answered.status, answered.duplicate_of, answered.from_search) == (FINISHED, 7, "earlier")
     assert (answered.last_loss, answered.n_epochs_spent, repeated.n_epochs_spent) == (0.1, 0.0, 0.0)
+
+
+def test_what_a_ledger_keeps_of_a_curve_is_what_the_curve_comes_to(ledger, record, epoch):
+    for number in range(3):
+        ledger.start(record(number, []))
+    for number in range(1, 8):
+        ledger.epoch(0, {**judged(epoch, number, 0.3, 0.1 * number), "gpu": 0.3, "seconds": 0.1 * number})
+    ledger.epoch(1, epoch(1, 0.2))
+    ledger.duplicate(2, 7, "earlier", [judged(epoch, 1, 0.4, 0.35), {**epoch(2, 0.1), "gpu": 1.0}])
+
+    for one in ledger.records():
+        same = replace(one)
+        assert one.tally is not None
+        assert same.tally is None
+        assert same.rung_losses == one.rung_losses
+        assert same.gpu_seconds == pytest.approx(one.gpu_seconds)
+    assert [len(one.rung_losses) for one in ledger.records()] == [7, 0, 1]
+    assert [one.gpu_seconds for one in ledger.records()] == pytest.approx([0.84, 0.0, 0.0])
+
+
+def test_the_lines_read_tell_whether_anything_is_new(ledger, record, epoch):
+    ledger.start(record(0, []))
+    ledger.records()
+    n_lines = ledger.n_lines
+    ledger.records()
+    assert ledger.n_lines == n_lines
+    ledger.epoch(0, epoch(1, 0.3))
+    ledger.records()
+    assert ledger.n_lines == n_lines + 1
 
 
 def test_an_end_knows_how_many_trials_had_been_proposed(ledger, record, epoch):

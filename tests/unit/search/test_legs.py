@@ -195,7 +195,9 @@ def test_with_fewer_trials_than_winners_every_one_is_finished(space, fake_tune):
 
 
 def test_two_folds_are_promoted_by_the_mean_and_few_reach_the_second(space, fake_tune):
-    chosen = replace(searching(space, top=1, early_stop=EarlyStop(type="median", grace=1, max=9)), start_with=())
+    chosen = replace(
+        searching(space, top=1, early_stop=EarlyStop(type="median", grace=1, max=9, factor=3)), start_with=()
+    )
     chosen = replace(chosen, folds=FoldSettings(search_on=(0, 1)))
 
     records = fake_tune(chosen, None, 10).run()
@@ -326,6 +328,21 @@ def test_while_others_run_and_may_be_promoted_there_is_nothing_yet(space, fake_t
     assert search.legs.next(frozenset({0})) is Nothing.YET
     search.ledger.end(0, FAILED, "why")
     assert search.legs.next() is Nothing.LEFT
+
+
+def test_a_scheduler_is_asked_once_for_each_state_of_the_ledger(space, fake_tune, monkeypatch):
+    """A thousand trials take it a while, and Tune asks for legs ten times a second while there are none."""
+    search = fake_tune(searching(space, early_stop=ASHA), None, 1)
+    search.legs.next()
+    asked = []
+    monkeypatch.setattr(search.legs.scheduler, "promotable", lambda records: asked.append(len(records)) or [])
+
+    for _ in range(3):
+        assert search.legs.next(frozenset({0})) is Nothing.YET
+    assert asked == [1]
+    search.ledger.end(0, FAILED, "why")
+    assert search.legs.next() is Nothing.LEFT
+    assert asked == [1, 1]
 
 
 def test_a_trial_that_was_cut_off_before_its_end_was_written_is_not_run_again(space, fake_tune, epoch):

@@ -8,8 +8,8 @@ import optuna
 import pytest
 
 from ichtune.errors import ConfigError
+from ichtune.search.optuna_terms import OptunaChooser
 from ichtune.search.point_sets import grid_point, grid_points, quasi_random_point
-from ichtune.search.searchers import OptunaChooser
 from ichtune.space import RandomChooser, Space, propose, read_space, space_size
 
 

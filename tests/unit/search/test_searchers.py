@@ -13,11 +13,10 @@ from ichtune.recipe import Recipe
 from ichtune.search.ledger import DUPLICATE, FAILED, FINISHED, INTERRUPTED, STOPPED, Ledger
 from ichtune.search.searchers import (
     N_ATTEMPTS,
-    N_STARTUP_TRIALS,
     SEARCHERS,
-    OptunaChooser,
     Question,
     find_searcher,
+    n_startup_trials,
     propose_trial,
     study_of,
 )
@@ -99,6 +98,27 @@ def test_trials_of_earlier_searches_are_told_first(record):
     assert [trial.value for trial in study_of([record(0, [0.2])], told).trials] == [0.7, 0.2]
 
 
+def test_a_loss_at_a_rung_that_is_no_number_never_reaches_the_sampler(record):
+    (trial,) = study_of([record(0, [0.3], STOPPED, rungs={1: math.nan})]).trials
+
+    assert (trial.state.name, trial.value) == ("RUNNING", None)
+
+
+def test_what_studies_share_is_changed_by_none_of_them(record):
+    """A study numbers the trials that it is told, and keeps no copies of what was proposed."""
+    records = [record(number, [0.7 - number / 10]) for number in range(2)]
+    told = study_of(records).trials
+    before = [(trial.number, trial.state, trial.value, dict(trial.params)) for trial in told]
+    proposals = [dict(one.optuna["params"]) for one in records]
+
+    study = study_of(records, told)
+    study.ask().suggest_float("lr", 1e-4, 1e-2, log=True)
+
+    assert [trial.number for trial in study.trials] == [0, 1, 2, 3, 4]
+    assert [(trial.number, trial.state, trial.value, trial.params) for trial in told] == before
+    assert [one.optuna["params"] for one in records] == proposals
+
+
 def test_what_another_search_answered_is_told_as_finished(record):
     answered = record(0, [0.3], FINISHED)
     answered.duplicate_of, answered.from_search = 3, "earlier"
@@ -110,7 +130,7 @@ def test_what_another_search_answered_is_told_as_finished(record):
 def test_the_same_past_gives_the_same_proposal_and_another_number_another(tmp_path, algorithm):
     numbers = "" if algorithm == "grid" else "  lr: {low: 1e-4, high: 1e-2, log: true}\n"
     space = space_of(tmp_path, CONDITIONAL + numbers, algorithm)
-    past = search(space, N_STARTUP_TRIALS + 2, lambda recipe: recipe.batch_size / 100)
+    past = search(space, n_startup_trials(space) + 2, lambda recipe: recipe.batch_size / 100)
     ledger = Ledger(tmp_path / "ledger.jsonl")
     ledger.open({})
     for one in past:
@@ -258,7 +278,7 @@ def _mean_distance(space, records):
 
 def test_the_gaussian_process_works_on_a_space_with_conditions(tmp_path):
     space = space_of(tmp_path, CONDITIONAL + "  lr: {low: 1e-4, high: 1e-2, log: true}\n", "gp")
-    records = search(using(space, "random"), N_STARTUP_TRIALS + 1, lambda recipe: recipe.batch_size / 100)
+    records = search(using(space, "random"), n_startup_trials(space) + 1, lambda recipe: recipe.batch_size / 100)
 
     made = propose_trial(space, records, len(records))
 
@@ -279,12 +299,10 @@ def test_each_draw_has_a_seed_of_its_own(space):
     assert len(seeds) == 400
 
 
-def test_the_chooser_answers_from_the_trial():
-    chooser = OptunaChooser(optuna.trial.FixedTrial({"a": "x", "b": 0.5, "c": 4}))
-
-    assert chooser.categorical("a", ("x", "y")) == "x"
-    assert chooser.real("b", 0.0, 1.0, log=False, step=None) == 0.5
-    assert chooser.integer("c", 0, 8, log=False, step=2) == 4
+def test_as_many_trials_are_drawn_blindly_as_parameters_are_searched_and_four_at_least(space):
+    assert n_startup_trials(space) == max(4, len(space.searched))
+    assert n_startup_trials(replace(space, parameters=space.parameters[:1])) == 4
+    assert n_startup_trials(replace(space, parameters=3 * space.searched)) == 3 * len(space.searched) > 4
 
 
 def test_an_unknown_algorithm_names_the_nearest():
