@@ -51,7 +51,7 @@ def leaderboard(
     from ichtune.cli.console import note, result, result_json
     from ichtune.cli.leaderboard_view import LeaderboardTable
     from ichtune.cli.places import open_place
-    from ichtune.search.leaderboard import RowFilter, filter_rows, leaderboard_rows, sort_rows
+    from ichtune.search.leaderboard import RowFilter, filter_rows, in_vain, leaderboard_rows, sort_rows
     from ichtune.search.trial_table import chosen_records
 
     wanted = [RowFilter.parse(text) for text in filters or []]
@@ -63,7 +63,10 @@ def leaderboard(
             raise ConfigError("--importance looks at whole searches: leave out --sort, --filter, --status and --top")
         _show_importance(chosen_records(workspace.layout, search), as_json)
         return
-    rows = filter_rows(leaderboard_rows(workspace.layout, search), wanted)
+    every = leaderboard_rows(workspace.layout, search)
+    rows = filter_rows(every, wanted)
+    for line in in_vain(every, wanted):
+        note(line)
     rows = [row for row in rows if not status or row["status"] in status]
     if sort:
         rows = sort_rows(rows, sort, reverse)

@@ -2,6 +2,8 @@
 
 import shlex
 import sys
+import time as clock
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +14,7 @@ from ichtune.cli.options import DEFAULT_PLACE, JsonOption, PlaceOption, QuietOpt
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ichtune.search.running import Running
     from ichtune.search.study import SearchOptions, SearchResult
     from ichtune.space import Space
     from ichtune.workspace import Workspace
@@ -81,17 +84,11 @@ def search(
     from ichtune.search.study import SearchOptions
     from ichtune.shipped import find_yaml
     from ichtune.space import read_space
-    from ichtune.space.settings import read_time_s
 
-    chosen = read_space(find_yaml(space, "search_spaces"))
-    workspace = open_place(work, quiet, stage=stage)
-    check_space(workspace, chosen)
-    fetch_pixels(workspace, inputs_of(chosen), quiet)
-    check_data(workspace, inputs_of(chosen))
     options = SearchOptions(
         name=name,
         n_trials=trials,
-        time_s=None if time is None else read_time_s(time),
+        time_s=None if time is None else _time_s(time),
         gpu_hours=gpu_hours,
         until_no_gain=until_no_gain,
         concurrent=concurrent,
@@ -101,10 +98,25 @@ def search(
         mlflow=mlflow,
         stage=stage,
     )
+    chosen = read_space(find_yaml(space, "search_spaces"))
+    workspace = open_place(work, quiet, stage=stage)
+    check_space(workspace, chosen)
+    fetch_pixels(workspace, inputs_of(chosen), quiet)
+    check_data(workspace, inputs_of(chosen))
     if dry_run:
         _describe(workspace, chosen, options, as_json)
         return
     _finish(_run(workspace, chosen, options, as_json, quiet), work, quiet, strict)
+
+
+def _time_s(text: str) -> float:
+    from ichtune.errors import ConfigError
+    from ichtune.space.settings import read_time_s
+
+    try:
+        return read_time_s(text)
+    except ConfigError as error:
+        raise ConfigError(f"--time {error}") from None
 
 
 def _describe(workspace: "Workspace", space: "Space", options: "SearchOptions", as_json: bool) -> None:
@@ -114,13 +126,8 @@ def _describe(workspace: "Workspace", space: "Space", options: "SearchOptions", 
     from ichtune.search.packer import packing_here
 
     n_concurrent, asked = packing_here(space.resources)
-    dry = describe_search(
-        workspace,
-        space,
-        options.n_trials or space.search.trials,
-        options.concurrent or space.search.concurrent or n_concurrent,
-        asked,
-    )
+    settled = replace(space, search=options.over(space.search))
+    dry = describe_search(workspace, settled, settled.search.concurrent or n_concurrent, asked)
     if as_json:
         result_json(dry.to_dict())
     else:
@@ -134,6 +141,7 @@ def _run(
     from ichtune.cli.leaderboard_view import LeaderboardTable
     from ichtune.cli.search_view import JsonLines, SearchView
     from ichtune.search.leaderboard import leaderboard_rows
+    from ichtune.search.running import Running
     from ichtune.search.study import run_search
     from ichtune.space.counting import space_size
 
@@ -141,8 +149,9 @@ def _run(
     note(f"searching {space.name}: {size.text}, {len(workspace.labelled)} labelled slices", quiet)
     lines = JsonLines()
     n_trials = options.n_trials or space.search.trials
-    with SearchView(n_trials, quiet, _seconds_left(workspace, space, options)) as view:
-        found = run_search(workspace, space, options, [view, *([lines] if as_json else [])], note)
+    running = Running()
+    with SearchView(n_trials, quiet, _seconds_left(workspace, space, options, running)) as view:
+        found = run_search(workspace, space, options, [running, view, *([lines] if as_json else [])], note)
     rows = leaderboard_rows(workspace.layout, found.name)
     if as_json:
         lines.summary(_summary(found, rows))
@@ -151,19 +160,24 @@ def _run(
     return found
 
 
-def _seconds_left(workspace: "Workspace", space: "Space", options: "SearchOptions") -> "Callable[[], float | None]":
-    """Return what says how long the search takes yet, as its cost model sees it."""
+def _seconds_left(
+    workspace: "Workspace", space: "Space", options: "SearchOptions", running: "Running"
+) -> "Callable[[], float | None]":
+    """Return what says how long the search takes yet: as its cost model sees it, and no longer than it may."""
     from ichtune.search.cost_model import time_left_s
     from ichtune.search.ledger import Ledger
-    from ichtune.search.packer import packing_here
     from ichtune.search.trial_table import ledger_path
 
     ledger = Ledger(ledger_path(workspace.layout, options.name or space.name))
-    n_trials = options.n_trials or space.search.trials
-    n_concurrent = options.concurrent or space.search.concurrent or packing_here(space.resources)[0]
+    settings, start = options.over(space.search), clock.monotonic()
 
     def left() -> float | None:
-        return time_left_s(ledger.records(), n_trials, n_concurrent) if ledger.path.is_file() else None
+        if not ledger.path.is_file():
+            return None
+        left_s = time_left_s(ledger.records(), settings.trials, running.n, top=space.train.top)
+        if left_s is None or settings.time_s is None:
+            return left_s
+        return min(left_s, max(0.0, settings.time_s - (clock.monotonic() - start)))
 
     return left
 

@@ -45,6 +45,7 @@ class SearchView(Watcher):
         self._left: tuple[float, float | None] | None = None
         self._rows: dict[int, TrialRow] = {}
         self._n_earlier = 0
+        self._closes = False
         self._best: tuple[float, int] | None = None
         self._start = time.monotonic()
         self._console: Console | None = None
@@ -83,6 +84,9 @@ class SearchView(Watcher):
         with self._lock:
             self._rows.setdefault(event.trial, TrialRow(event.trial)).take(event)
             self._take_loss(event.loss, event.trial)
+        if event.to_end and not self._closes:
+            self._closes = True
+            note("no more trials are proposed; the best of the stopped ones are now trained to their end", self._quiet)
         if self._live is None and is_end(event):
             note(self._end_line(event), self._quiet)
 

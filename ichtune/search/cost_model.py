@@ -6,13 +6,14 @@ Dimension key: R recipes, F features.
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from ichtune.recipe import Recipe
 from ichtune.search.ledger import FINISHED, STOPPED, TrialRecord
+from ichtune.search.schedulers import to_finish
 
 #: A first epoch that took more than this multiple of the later ones' median was warming up, and is left out.
 WARM_UP_FACTOR = 1.25
@@ -208,12 +209,14 @@ def time_left_s(
     n_trials: int,
     n_concurrent: int,
     expected_epochs_per_trial: float | None = None,
+    top: int = 0,
 ) -> float | None:
     """Return how long a search still takes, in seconds of the clock.
 
     A trial that runs goes on for as long as those did that had come as far; a trial that is not proposed yet takes what
-    the mean one does. The work is shared by so many trials at a time, and the longest one is never cut. A stopped trial
-    may be promoted later: that is not foreseen.
+    the mean one does. The work is shared by so many trials at a time, and the longest one is never cut. Of the stopped
+    trials those are foreseen that are trained to their end when all have been proposed; that others may be promoted
+    before is not.
 
     Args:
         records: every trial so far.
@@ -221,13 +224,15 @@ def time_left_s(
         n_concurrent: trials that run at a time.
         expected_epochs_per_trial: whole epochs that a new trial is trained for, branches included; by default the mean
             of the trials that have ended, and before one has the recipe's own number.
+        top: trials that must have finished in the end; for want of them the best stopped ones are trained on.
 
     Returns:
-        Seconds; None before any epoch was seen, 0 when every trial has ended.
+        Seconds; None before any epoch was seen, 0 when there is nothing left to do.
     """
     running = [record for record in records if not record.ended]
     n_new = max(0, n_trials - len(records))
-    if not running and not n_new:
+    closing = _closing(records, n_new, top)
+    if not running and not n_new and not closing:
         return 0.0
     model = CostModel.fit(records)
     if not model.seen:
@@ -236,7 +241,7 @@ def time_left_s(
     whole = _whole_runs(records)
     work = [
         (model.seconds_per_epoch(r.recipe) or 0.0) * _epochs_to_come(r, ended, whole, expected_epochs_per_trial)
-        for r in running
+        for r in [*running, *closing]
     ]
     each = statistics.fmean(model.seconds_per_epoch(record.recipe) or 0.0 for record in records)
     n_epochs = expected_epochs_per_trial
@@ -245,6 +250,17 @@ def time_left_s(
     new = each * n_epochs
     longest = max([*work, *([new] if n_new else [])])
     return max((sum(work) + n_new * new) / max(1, n_concurrent), longest)
+
+
+def _closing(records: Sequence[TrialRecord], n_new: int, top: int) -> list[TrialRecord]:
+    """Return the stopped trials that are trained on in the end, if as many of the others finish as did so far."""
+    ended = [record for record in records if record.ended and record.duplicate_of is None]
+    n_finished = sum(record.status == FINISHED for record in records)
+    share = sum(record.status == FINISHED for record in ended) / len(ended) if ended else 1.0
+    n_running = sum(not record.ended and not record.to_end for record in records)
+    n_to_end = sum(not record.ended and record.to_end for record in records)
+    best = set(to_finish(records, top - n_finished - n_to_end - round(share * (n_running + n_new))))
+    return [replace(record, to_end=True) for record in records if record.trial in best]
 
 
 def _whole_runs(records: Sequence[TrialRecord]) -> float:
@@ -257,6 +273,8 @@ def _epochs_to_come(record: TrialRecord, ended: Sequence[float], whole: float, e
     """Mean residual life: what trials that came as far went on for; at most the rest of the whole trial."""
     spent = record.n_epochs_spent
     rest = max(0.0, whole * record.recipe.epochs - spent)
+    if record.to_end:
+        return rest
     further = [n - spent for n in ended if n > spent]
     if expected is not None and spent < expected:
         return min(expected - spent, rest)

@@ -4,7 +4,6 @@ Nothing is kept, Ray is not started, and no trial is trained: at most a few step
 """
 
 import math
-import random
 import statistics
 import time
 from collections.abc import Iterator, Sequence
@@ -15,12 +14,14 @@ from typing import Any
 from ichtune.errors import DataError
 from ichtune.recipe import Recipe
 from ichtune.search.cost_model import CostModel
-from ichtune.search.ledger import FINISHED, INTERRUPTED, STOPPED, TrialRecord
-from ichtune.search.schedulers import Scheduler, create_scheduler, to_finish
-from ichtune.search.stages import TrialPlan, plan_trial
+from ichtune.search.ledger import TrialRecord
+from ichtune.search.playing import Amount, play
+from ichtune.search.schedulers import create_scheduler
+from ichtune.search.stages import FOLD_RUNG, plan_trial
 from ichtune.search.trial_table import all_records
 from ichtune.space import Proposal, Space, SpaceSize, random_proposals, space_size
 from ichtune.space.domains import label_of
+from ichtune.space.settings import NO_STOP
 from ichtune.training.devices import best_device
 from ichtune.training.fold_run import open_fold
 from ichtune.workspace import Workspace
@@ -33,8 +34,6 @@ TIMED_S, MOST_STEPS = 3.0, 12
 TIMED_PIXELS = 4 * 224 * 224
 #: Larger searches are played through with so many trials, and scaled.
 MAX_PLAYED = 120
-#: Orders of good and bad trials over which the expected cost is a mean.
-N_ORDERS = 5
 
 
 @dataclass(frozen=True)
@@ -43,22 +42,6 @@ class Sample:
 
     proposal: Proposal
     seconds_per_epoch: float
-
-
-@dataclass(frozen=True)
-class Amount:
-    """Something of all trials together: if luck is good, on average, and if it is bad.
-
-    Stopping costs least where the best trials come first, and most where each is better than all before it.
-    """
-
-    at_least: float
-    expected: float
-    at_most: float
-
-    def divided(self, by: float) -> "Amount":
-        """Return the amount in units of ``by``."""
-        return Amount(self.at_least / by, self.expected / by, self.at_most / by)
 
 
 @dataclass(frozen=True)
@@ -92,13 +75,18 @@ class DryRun:
     how: str
 
     @property
+    def gets_gpu(self) -> bool:
+        """Whether a trial would get a GPU on this machine."""
+        return self.space.resources.gpu > 0 and best_device().type == "cuda"
+
+    @property
     def clock_hours(self) -> Amount:
         """Hours on the clock, if trials at a time slow each other down no more than they did when they were timed."""
         return self.hours.divided(max(1, min(self.n_concurrent, self.n_trials)))
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values; the size is None where a number is continuous."""
-        n = None if math.isinf(self.size.n) else self.size.n
+        n, search = None if math.isinf(self.size.n) else self.size.n, self.space.search
         return {
             "space": self.space.name,
             "space_id": self.space.space_id,
@@ -107,7 +95,8 @@ class DryRun:
             "n_trials": self.n_trials,
             "n_concurrent": self.n_concurrent,
             "resources": self.resources,
-            "early_stop": {**asdict(self.space.search.early_stop), "rungs": list(self.rungs)},
+            "early_stop": {**search.early_stop.effective, "rungs": list(self.rungs)},
+            "limits": {key: getattr(search, key) for key in ("time_s", "gpu_hours", "until_no_gain")},
             "epochs": {**asdict(self.epochs), "without_stopping": self.n_epochs_whole},
             "hours": asdict(self.hours),
             "clock_hours": asdict(self.clock_hours),
@@ -116,9 +105,7 @@ class DryRun:
 
     def lines(self) -> list[str]:
         """Return everything as lines of text."""
-        stop, seconds = self.space.search.early_stop, [sample.seconds_per_epoch for sample in self.samples]
-        judged = f", judged by {stop.judge}" + (f" of {stop.cooldown:g} epochs" if stop.judge == "cooldown" else "")
-        rungs = f" at epochs {', '.join(map(str, self.rungs))}{judged}" if self.rungs else ", no rungs"
+        seconds = [sample.seconds_per_epoch for sample in self.samples]
         spread = (
             text_of_s(seconds[0]) if len(seconds) == 1 else f"{text_of_s(min(seconds))} to {text_of_s(max(seconds))}"
         )
@@ -127,7 +114,7 @@ class DryRun:
             f"space {self.space.name}: {self.size.text}, {len(self.space.searched)} of "
             f"{len(self.space.parameters)} parameters searched",
             f"{self.n_trials} trials, {self.n_concurrent} at a time; each asks Ray for {self.resources}",
-            f"early stop: {stop.type}{rungs}",
+            f"early stop: {self.space.search.early_stop.type}{_rungs_text(self)}",
             f"{len(self.samples)} recipes at random:",
             *(f"  {_line(sample)}" for sample in self.samples),
             f"epochs: {self.epochs.expected:.0f} expected, {self.epochs.at_least:.0f} at least, "
@@ -142,7 +129,6 @@ class DryRun:
 def describe_search(
     workspace: Workspace,
     space: Space,
-    n_trials: int,
     n_concurrent: int,
     resources_text: str,
     n_samples: int = 10,
@@ -154,8 +140,7 @@ def describe_search(
 
     Args:
         workspace: prepared data that fit the space.
-        space: what would be searched.
-        n_trials: trials that are asked for.
+        space: what would be searched, with the budget that it would have.
         n_concurrent: trials at a time.
         resources_text: what each trial asks of Ray, in words.
         n_samples: recipes to draw, by the search's seed.
@@ -170,10 +155,8 @@ def describe_search(
     model, how = _cost_model(workspace, space, recipes)
     seconds = [model.seconds_per_epoch(recipe) or math.nan for recipe in recipes]
     size = space_size(space)
-    n_run = int(min(n_trials, size.n))
-    first, *orders = [_played(space, recipes, seconds, n_run, order) for order in _orders(min(n_run, MAX_PLAYED))]
-    last, *shuffled = orders
-    scheduler = create_scheduler(space.search.early_stop)
+    n_run = int(min(space.search.trials, size.n))
+    epochs, computing_s = play(space, recipes, seconds, n_run, MAX_PLAYED)
     return DryRun(
         space=space,
         size=size,
@@ -181,80 +164,19 @@ def describe_search(
         n_trials=n_run,
         n_concurrent=n_concurrent,
         resources=resources_text,
-        rungs=tuple(rung for rung in scheduler.rungs(0) if any(rung < recipe.epochs for recipe in recipes)),
-        epochs=Amount(first[0], statistics.fmean(one[0] for one in shuffled), last[0]),
+        rungs=_rungs(space, recipes),
+        epochs=epochs,
         n_epochs_whole=n_run * len(space.folds.search_on) * statistics.fmean(recipe.epochs for recipe in recipes),
-        hours=Amount(first[1], statistics.fmean(one[1] for one in shuffled), last[1]).divided(3600.0),
+        hours=computing_s.divided(3600.0),
         how=how,
     )
 
 
-def _orders(n: int) -> Iterator[list[float]]:
-    """Yield losses of trials in the order of their proposal: best first, best last, and shuffled."""
-    losses = [float(i) for i in range(n)]
-    yield losses
-    yield losses[::-1]
-    for seed in range(N_ORDERS):
-        yield random.Random(seed).sample(losses, n)
-
-
-def _played(
-    space: Space, recipes: Sequence[Recipe], seconds: Sequence[float], n_trials: int, losses: Sequence[float]
-) -> tuple[float, float]:
-    """Play a search through with trials of known losses; return whole epochs and seconds, scaled to ``n_trials``."""
-    records = _Play(space, recipes, losses).run()
-    scale = n_trials / len(records)
-    each = [seconds[i % len(seconds)] for i in range(len(records))]
-    n_epochs = [record.n_epochs_spent for record in records]
-    return scale * sum(n_epochs), scale * sum(n * s for n, s in zip(n_epochs, each, strict=True))
-
-
-class _Play:
-    """A search in which nothing is trained: the scheduler decides on losses that are given, one trial at a time."""
-
-    def __init__(self, space: Space, recipes: Sequence[Recipe], losses: Sequence[float]) -> None:
-        self._early_stop, self._top = space.search.early_stop, space.train.top
-        self._folds, self._recipes, self._losses = space.folds.search_on, recipes, losses
-        self._scheduler: Scheduler = create_scheduler(self._early_stop)
-        self._records: list[TrialRecord] = []
-
-    def run(self) -> list[TrialRecord]:
-        """Run to the end: promotions first, then new trials, then the best of the stopped ones to their end."""
-        while (record := self._next()) is not None:
-            record.status = INTERRUPTED
-            self._train(record)
-        return self._records
-
-    def _next(self) -> TrialRecord | None:
-        for trial in self._scheduler.promotable(self._records):
-            return self._records[trial]
-        number = len(self._records)
-        if number < len(self._losses):
-            self._records.append(TrialRecord(number, {}, {}, self._recipes[number % len(self._recipes)]))
-            return self._records[-1]
-        n_finished = sum(record.status == FINISHED for record in self._records)
-        for trial in to_finish(self._records, self._top - n_finished):
-            self._records[trial].to_end = True
-            return self._records[trial]
-        return None
-
-    def _train(self, record: TrialRecord) -> None:
-        plan = plan_trial(record.recipe, self._folds, self._early_stop, self._scheduler.rungs(record.trial))
-        for epoch in range(len(record.curve) + 1, plan.n_epochs + 1):
-            record.curve.append(self._epoch(plan, epoch, record))
-            if "rung" in record.curve[-1] and not self._scheduler.goes_on(record, self._records):
-                record.status = STOPPED
-                return
-        record.status = FINISHED
-
-    def _epoch(self, plan: TrialPlan, epoch: int, record: TrialRecord) -> dict[str, Any]:
-        place = plan.place(epoch)
-        stage = plan.stages[place.stage]
-        if place.rung is None or (record.to_end and not place.is_stage_end):
-            return {"cost": stage.cost}
-        branches = self._early_stop.judge == "cooldown" and not place.is_stage_end
-        branch = self._early_stop.cooldown if branches else 0.0
-        return {"cost": stage.cost * (1.0 + branch), "rung": place.rung, "rung_loss": self._losses[record.trial]}
+def _rungs(space: Space, recipes: Sequence[Recipe]) -> tuple[int, ...]:
+    """Return the rungs within a fold at which any of the recipes would be judged, were it the first trial."""
+    stop, folds = space.search.early_stop, space.folds.search_on
+    plans = [plan_trial(recipe, folds, stop, create_scheduler(stop).rungs(0)) for recipe in recipes]
+    return tuple(sorted({rung for plan in plans for rung in plan.rung_epochs if rung < FOLD_RUNG}))
 
 
 def _cost_model(workspace: Workspace, space: Space, recipes: Sequence[Recipe]) -> tuple[CostModel, str]:
@@ -350,6 +272,20 @@ def _line(sample: Sample) -> str:
     return f"{recipe.recipe_id}  {recipe.epochs} x {text_of_s(sample.seconds_per_epoch)}  {varied}"
 
 
+def _rungs_text(dry: DryRun) -> str:
+    """Say where trials are judged, and on what."""
+    stop, numbers = dry.space.search.early_stop, ", ".join(map(str, dry.rungs))
+    if not numbers:
+        return ", no rungs"
+    if stop.fidelity != "epochs":
+        less = {"image_px": "on smaller images", "patients": "on a share of the patients"}[stop.fidelity]
+        return f", judged after complete runs {less} that cost about {numbers} epochs"
+    if stop.judge == "short":
+        return f", judged after complete runs of {numbers} epochs"
+    by = {"average": "the mean of the weights", "cooldown": f"a cooldown of {stop.cooldown:g} epochs"}
+    return f" at epochs {numbers}, judged by {by.get(stop.judge, 'their losses as they are')}"
+
+
 def _short(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else label_of(value)
 
@@ -362,13 +298,20 @@ def text_of_s(seconds: float) -> str:
 
 
 def _limits(dry: DryRun) -> list[str]:
-    """Say which limits of the space would end the search before its trials do."""
+    """Say what would end the search before its trials do, and what comes after them."""
     settings, clock = dry.space.search, dry.clock_hours
     lines = []
+    if settings.early_stop.type != NO_STOP:
+        top = dry.space.train.top
+        lines.append(f"included: the best stopped trials are trained on in the end, until {top} have finished")
     if settings.time_s is not None and settings.time_s < clock.expected * 3600:
         lines.append(f"a run ends after {settings.time_s / 3600:.2g} h, before all that; the same command continues it")
     if settings.until_no_gain is not None:
         lines.append(f"it ends sooner after {settings.until_no_gain} trials in a row without a better loss")
-    if settings.gpu_hours is not None:
+    if settings.gpu_hours is not None and dry.gets_gpu:
         lines.append(f"it ends sooner after {settings.gpu_hours:g} GPU hours")
+    elif settings.gpu_hours is not None:
+        lines.append(
+            f"the {settings.gpu_hours:g} GPU hours end nothing here, where no trial gets a GPU; limit the time instead"
+        )
     return lines

@@ -10,7 +10,7 @@ from typing import Any
 from ichtune.errors import ConfigError, nearest
 from ichtune.layout import Layout
 from ichtune.search.cost_model import CostModel, n_epochs_spared, n_folds_of
-from ichtune.search.ledger import FAILED, FINISHED, TrialRecord
+from ichtune.search.ledger import FAILED, FINISHED, STOPPED, TrialRecord
 from ichtune.search.trial_table import RUNNING, chosen_records, is_running
 
 Row = dict[str, Any]
@@ -30,6 +30,7 @@ COLUMNS = (
     "epochs_spent",
     "spared_epochs",
     "spared_seconds",
+    "judged_epochs",
     "duplicate_of",
     "reason",
 )
@@ -43,6 +44,8 @@ OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     "<": operator.lt,
     ">": operator.gt,
 }
+#: So many numbers of a column are named one by one; of more than these the range.
+MOST_NAMED = 8
 _FILTER = re.compile(rf"\s*(?P<key>[^=!<>]+?)\s*(?P<op>{'|'.join(OPERATORS)})\s*(?P<value>.*?)\s*")
 #: Numbers that differ by less than this share are the same: what a file holds and what was typed.
 _SAME = 1e-9
@@ -57,7 +60,9 @@ def leaderboard_rows(layout: Layout, search: str | None = None) -> list[Row]:
     trial that answered it.
 
     Returns:
-        A mapping a trial: ``COLUMNS``, then the searched parameters by name. What does not apply is None.
+        A mapping a trial: ``COLUMNS``, then the searched parameters by name. What does not apply is None: a trial that
+        was stopped says what it was spared, ``spared_epochs`` and ``spared_seconds``; one that finished says what
+        judging it on the way cost, ``judged_epochs``.
 
     Raises:
         DataError: there is no such search, or none at all.
@@ -98,7 +103,8 @@ def rank_of(status: str, last_loss: float | None, rungs: Mapping[int, float]) ->
 
 def _row(search: str, record: TrialRecord, model: CostModel, n_folds: int) -> Row:
     rungs = record.rung_losses
-    spared = n_epochs_spared(record, n_folds)
+    spared = n_epochs_spared(record, n_folds) if record.status == STOPPED else None
+    judged = max(0.0, -n_epochs_spared(record, n_folds)) if record.status == FINISHED else None
     figures: Row = {
         "search": search,
         "trial": record.trial,
@@ -112,7 +118,8 @@ def _row(search: str, record: TrialRecord, model: CostModel, n_folds: int) -> Ro
         "seconds": model.seconds_of(record),
         "epochs_spent": record.n_epochs_spent,
         "spared_epochs": spared,
-        "spared_seconds": spared * (model.seconds_per_epoch(record.recipe) or 0.0),
+        "spared_seconds": None if spared is None else spared * (model.seconds_per_epoch(record.recipe) or 0.0),
+        "judged_epochs": judged,
         "duplicate_of": record.duplicate_of,
         "reason": record.reason,
     }
@@ -176,6 +183,28 @@ def filter_rows(rows: Sequence[Row], filters: Sequence[RowFilter]) -> list[Row]:
     for one in filters:
         _check_key(one.key, rows)
     return [row for row in rows if all(one.holds(row) for one in filters)]
+
+
+def in_vain(rows: Sequence[Row], filters: Sequence[RowFilter]) -> list[str]:
+    """Return a sentence for each filter that no row fulfils, with what there is in its column; none where some do.
+
+    Args:
+        rows: before they are filtered.
+        filters: with columns that the rows have.
+    """
+    return [_what_there_is(one, rows) for one in filters if rows and not any(one.holds(row) for row in rows)]
+
+
+def _what_there_is(one: RowFilter, rows: Sequence[Row]) -> str:
+    there = {_text(value): value for row in rows if not _is_missing(value := row.get(one.key))}
+    numbers = [number for value in there.values() if (number := _number(value)) is not None]
+    if not there:
+        has = "it is none for all of them"
+    elif len(numbers) == len(there) and len(there) > MOST_NAMED:
+        has = f"it lies in {min(numbers):g} to {max(numbers):g}"
+    else:
+        has = nearest(one.value, there)
+    return f"no trial has {one.key} {one.op} {one.value}. {has[0].upper()}{has[1:]}"
 
 
 def sort_rows(rows: Sequence[Row], key: str, reverse: bool = False) -> list[Row]:

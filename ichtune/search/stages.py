@@ -94,20 +94,31 @@ def plan_trial(recipe: Recipe, folds: Sequence[int], early_stop: EarlyStop, rung
         folds: it is judged on, in order.
         early_stop: what rungs are: moments of one run, or runs of their own.
         rungs: numbers of the rungs, in epochs of the longest trial, rising; those that lie at or beyond the recipe's
-            own end are left out.
+            own end are left out, and those whose images would be no smaller than the next ones.
     """
     inside = [rung for rung in rungs if rung < recipe.epochs]
     first = Stage(recipe, folds[0], end_rung=_fold_rung(0, folds))
     if early_stop.judge != "short" and early_stop.fidelity == "epochs":
         stages = [replace(first, rungs=tuple((rung, rung) for rung in inside))]
     else:
-        stages = [_short_stage(recipe, folds[0], early_stop, rung) for rung in inside] + [first]
+        stages = [*_short_stages(recipe, folds[0], early_stop, inside), first]
     stages += [Stage(recipe, fold, end_rung=_fold_rung(i, folds)) for i, fold in enumerate(folds) if i > 0]
     return TrialPlan(tuple(stages))
 
 
 def _fold_rung(i: int, folds: Sequence[int]) -> int | None:
     return None if i == len(folds) - 1 else FOLD_RUNG + i
+
+
+def _short_stages(recipe: Recipe, fold: int, early_stop: EarlyStop, rungs: Sequence[int]) -> list[Stage]:
+    """Return a complete run a rung; one that would be the recipe itself, or the one before it, is left out."""
+    stages = [_short_stage(recipe, fold, early_stop, rung) for rung in rungs]
+    if early_stop.fidelity != "image_px":
+        return stages
+    by_side: dict[int, Stage] = {}
+    for stage in stages:
+        by_side.setdefault(stage.recipe.image_px, stage)
+    return [stage for side, stage in by_side.items() if side != recipe.image_px]
 
 
 def _short_stage(recipe: Recipe, fold: int, early_stop: EarlyStop, rung: int) -> Stage:

@@ -28,6 +28,7 @@ class TrialEvent:
         parameters: the searched values by flat name.
         resources: what the trial asked Ray for.
         node: name of the machine that it runs on.
+        to_end: whether it was stopped before, and is now trained to its end because it is among the best of those.
     """
 
     kind: str
@@ -48,6 +49,7 @@ class TrialEvent:
     parameters: dict[str, Any] = field(default_factory=dict)
     resources: dict[str, float] = field(default_factory=dict)
     node: str = ""
+    to_end: bool = False
 
 
 OnEvent = Callable[[TrialEvent], None]

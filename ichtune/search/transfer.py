@@ -1,7 +1,7 @@
 """What a search takes from earlier ones in the same workspace: their trials as knowledge, and as answers.
 
-Only searches that were judged on the same slices count: of the same fold plan, cache and folds. Losses of others are
-not comparable, and a fold of another plan may hold the patients that are scored here.
+Only searches that were judged on the same slices by the same labels count: of the same fold plan, cache, labels and
+folds. Losses of others are not comparable, and a fold of another plan may hold the patients that are scored here.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,15 +12,13 @@ from optuna.trial import FixedTrial, FrozenTrial, TrialState, create_trial
 from ichtune.errors import ConfigError, ConflictError, DataError
 from ichtune.layout import Layout
 from ichtune.search.comparable import comparable_losses
+from ichtune.search.identity import not_comparable
 from ichtune.search.ledger import FINISHED, Ledger, TrialRecord
-from ichtune.search.searchers import OptunaChooser
-from ichtune.search.trial_table import ledger_path
+from ichtune.search.optuna_terms import OptunaChooser
+from ichtune.search.trial_table import ledger_path, readable_ledgers, search_names
 from ichtune.space import Space, fixed_values, propose
 from ichtune.space.conditions import is_active
 from ichtune.space.proposals import plain_value
-
-#: What of a search's identity must be equal for its losses to be comparable.
-COMPARABLE = ("fold_plan_hash", "cache_id", "folds")
 
 
 def told_by(layout: Layout, space: Space, identity: Mapping[str, Any]) -> list[FrozenTrial]:
@@ -36,20 +34,17 @@ def told_by(layout: Layout, space: Space, identity: Mapping[str, Any]) -> list[F
 
     Raises:
         ConfigError: nothing of a named search lies in the space.
-        ConflictError: a named search was judged on other slices.
+        ConflictError: a named search was judged on other slices, or by other labels.
         DataError: there is no such search.
     """
     told: list[FrozenTrial] = []
     for name in space.search.learn_from:
         path = ledger_path(layout, name)
         if not path.is_file():
-            others = sorted(p.parent.name for p in layout.searches.glob("*/ledger.jsonl"))
-            raise DataError(
-                f"learn_from: no search {name!r} in {layout.searches}; there is {', '.join(others) or 'none'}"
-            )
+            others = ", ".join(search_names(layout)) or "none"
+            raise DataError(f"learn_from: no search {name!r} in {layout.searches}; there is {others}")
         ledger = Ledger(path)
-        differing = [key for key in COMPARABLE if ledger.about().get(key) != identity[key]]
-        if differing:
+        if differing := not_comparable(ledger.about(), identity):
             raise ConflictError(
                 f"learn_from: search {name!r} was judged with another {' and '.join(differing)}; its losses cannot be "
                 f"compared with this search's. Leave it out"
@@ -100,11 +95,8 @@ def _in_terms_of(space: Space, record: TrialRecord) -> FixedTrial | None:
 def answers_of(layout: Layout, search: str, identity: Mapping[str, Any]) -> dict[str, tuple[str, TrialRecord]]:
     """Return the finished trials of other comparable searches by recipe_id, with the search's name."""
     answers: dict[str, tuple[str, TrialRecord]] = {}
-    for path in sorted(layout.searches.glob("*/ledger.jsonl")):
-        name, ledger = path.parent.name, Ledger(path)
-        if name == search or not ledger.records():
-            continue
-        if any(ledger.about().get(key) != identity[key] for key in COMPARABLE):
+    for name, ledger in readable_ledgers(layout).items():
+        if name == search or not ledger.records() or not_comparable(ledger.about(), identity):
             continue
         for record in ledger.records():
             if record.status == FINISHED and record.duplicate_of is None:

@@ -1,9 +1,11 @@
 """Trials of every search as one table, and the leaderboard made of it."""
 
 import json
+import logging
 import math
 import time
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -46,16 +48,49 @@ def is_running(layout: Layout, search: str) -> bool:
         return False
 
 
+def search_names(layout: Layout) -> list[str]:
+    """Return the names of the searches in a workspace, in order."""
+    return sorted(path.parent.name for path in layout.searches.glob("*/ledger.jsonl"))
+
+
+def readable_ledgers(layout: Layout) -> dict[str, Ledger]:
+    """Return the ledgers of every search in a workspace, by the search's name.
+
+    One that is damaged, or moved away meanwhile, is no concern of the other searches: it is left out, and said so once.
+    """
+    found = {}
+    for name in search_names(layout):
+        ledger = Ledger(ledger_path(layout, name))
+        try:
+            ledger.records()
+        except DataError as error:
+            _warn_once(f"search {name!r} is left out: {error}")
+        else:
+            found[name] = ledger
+    return found
+
+
+@lru_cache(maxsize=256)
+def _warn_once(message: str) -> None:
+    logging.getLogger(__name__).warning(message)
+
+
 def all_records(layout: Layout) -> dict[str, list[TrialRecord]]:
-    """Read the ledgers of every search in a workspace, by the search's name.
+    """Return the trials of every search whose ledger can be read, by the search's name.
 
     Raises:
         DataError: there is none.
     """
-    paths = sorted(layout.searches.glob("*/ledger.jsonl"))
-    if not paths:
+    found = {name: ledger.records() for name, ledger in readable_ledgers(layout).items()}
+    if not found:
+        _check_any(search_names(layout), layout)
+        raise DataError(f"no ledger in {layout.searches} can be read; restore one of them from a copy")
+    return found
+
+
+def _check_any(names: list[str], layout: Layout) -> None:
+    if not names:
         raise DataError(f"no search in {layout.searches}: run `ichtune search --space windows.yaml` first")
-    return {path.parent.name: Ledger(path).records() for path in paths}
 
 
 def trial_checkpoints(layout: Layout, exists: Callable[[Path], bool] = Path.is_file) -> dict[tuple[str, int], Path]:
@@ -68,8 +103,7 @@ def trial_checkpoints(layout: Layout, exists: Callable[[Path], bool] = Path.is_f
         exists: says whether there is a file.
     """
     found: dict[tuple[str, int], tuple[int, Path]] = {}
-    for search in sorted(path.parent.name for path in layout.searches.glob("*/ledger.jsonl")):
-        ledger = Ledger(ledger_path(layout, search))
+    for search, ledger in readable_ledgers(layout).items():
         for record in ledger.records():
             for fold in ledger.about()["folds"]:
                 path = trial_folder(layout, search, record.trial) / f"checkpoint_fold_{fold}.safetensors"
@@ -85,7 +119,7 @@ def trial_folder(layout: Layout, search: str, trial: int) -> Path:
 
 
 def write_trials(layout: Layout) -> None:
-    """Write ``trials.parquet`` from the ledgers."""
+    """Write ``trials.parquet`` from the ledgers that can be read."""
     rows = [_row(search, record) for search, records in all_records(layout).items() for record in records]
     write_table(pd.DataFrame(rows, columns=list(TRIALS.columns)), layout.trials, TRIALS)
 
@@ -123,17 +157,18 @@ def _or_nan(value: float | None) -> float:
 
 
 def chosen_records(layout: Layout, search: str | None = None) -> dict[str, list[TrialRecord]]:
-    """Return the trials of one search, or of all, by the search's name.
+    """Return the trials of one search, or of all, by the search's name; only what is asked for is read.
 
     Raises:
-        DataError: there is no such search, or none at all.
+        DataError: there is no such search, or none at all, or its ledger is damaged.
     """
-    records = all_records(layout)
     if search is None:
-        return records
-    if search not in records:
-        raise DataError(f"no search {search!r} in {layout.searches}; there is {', '.join(records)}")
-    return {search: records[search]}
+        return all_records(layout)
+    names = search_names(layout)
+    _check_any(names, layout)
+    if search not in names:
+        raise DataError(f"no search {search!r} in {layout.searches}; there is {', '.join(names)}")
+    return {search: Ledger(ledger_path(layout, search)).records()}
 
 
 def train_top(layout: Layout, search: str | None = None) -> int:

@@ -16,7 +16,7 @@ from ichtune.recipe import recipe_keys
 from ichtune.space.including import REMOVABLE, TOP_KEYS, VERSION
 from ichtune.space.json_schema_parameters import Names, Schema, any_of, mapping, parameter_definitions, ref, some
 from ichtune.space.reading_settings import SYNONYMS, written_keys
-from ichtune.space.setting_fields import AUTO
+from ichtune.space.setting_fields import AUTO, SEARCH_NAME
 from ichtune.space.settings import (
     METRIC_NAME,
     MODES,
@@ -37,6 +37,7 @@ _SECTIONS: dict[str, Any] = {
     "train": TrainSettings,
 }
 _NAME: Schema = {"type": "string", "minLength": 1}
+_SEARCH: Schema = {"type": "string", "pattern": f"^{SEARCH_NAME}$"}
 _FOLD: Schema = {"type": "integer", "minimum": 0}
 #: What the keys of the top mean that are no settings.
 _DOCS = {
@@ -88,7 +89,7 @@ def _top(key: str) -> Schema:
     keys = {name: ref("parameter", name) for name in recipe_keys()}
     forms: Mapping[str, Schema] = {
         "version": {"const": VERSION},
-        "name": _NAME,
+        "name": _SEARCH,
         "include": any_of(_NAME, some(_NAME)),
         "remove": _one_or_some({"enum": [*recipe_keys(), *REMOVABLE]}),
         "base": any_of(_NAME, ref("recipe")),
@@ -130,7 +131,7 @@ def _setting(spec: "Field[Any]", section: str, closed: Names) -> Schema:
     kinds: Mapping[str, Schema] = {
         "time": any_of({"type": "number", "exclusiveMinimum": 0}, _NAME),
         "memory": any_of({"type": "number", "exclusiveMinimum": 0}, _NAME),
-        "names": _one_or_some(_NAME),
+        "names": _one_or_some(_SEARCH),
         "name": _NAME,
     }
     return special.get((section, spec.name)) or kinds.get(spec.metadata["kind"]) or _bounded(spec)

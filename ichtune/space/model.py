@@ -176,7 +176,7 @@ class Space:
 
     def resolved(self) -> dict[str, Any]:
         """Return the space as plain values in canonical spelling; reading them again gives an equal space."""
-        search = asdict(self.search)
+        search = asdict(self.search) | {"early_stop": self.search.early_stop.effective}
         search["time"] = search.pop("time_s")
         search["learn_from"] = list(self.search.learn_from)
         return {

@@ -14,6 +14,7 @@ from ichtune.space.reading_conditions import read_condition, read_constraints
 from ichtune.space.reading_parameters import Places, read_domain
 from ichtune.space.reading_recipes import read_base, read_starts
 from ichtune.space.reading_settings import read_early_stop, read_resources, read_section
+from ichtune.space.setting_fields import SettingError, check_search_name
 from ichtune.space.settings import FoldSettings, MetricSettings, SearchSettings, TrainSettings
 from ichtune.yaml_positions import YamlDocument
 
@@ -31,9 +32,7 @@ def read_space(path: Path) -> Space:
         ConfigError: the file, the line, the column, the key, what is wrong and the nearest valid name.
     """
     document = read_including(path)
-    name = document.value.get("name", path.stem)
-    if not isinstance(name, str) or not name:
-        raise document.error(f"must be a name, got {name!r}", "name")
+    name = _name(document, path)
     parameters, places = _parameters(document)
     space = Space(
         name=name,
@@ -53,6 +52,14 @@ def read_space(path: Path) -> Space:
     space = replace(space, search=read_section(document, SearchSettings, "search", early_stop=early_stop))
     check_corners(space)
     return replace(space, start_with=read_starts(document, space))
+
+
+def _name(document: YamlDocument, path: Path) -> str:
+    try:
+        return check_search_name("name", document.value.get("name", path.stem))
+    except SettingError as error:
+        hint = "" if "name" in document.value else "; it is the file's own: rename the file, or give a name in it"
+        raise document.error(f"{error}{hint}", "name") from None
 
 
 def _parameters(document: YamlDocument) -> tuple[tuple[Parameter, ...], Places]:

@@ -93,14 +93,38 @@ def _test(document: YamlDocument, at: Keys, parent: str, relation: str, domains:
     written = document.get(*at)
     if isinstance(written, dict):
         return Test(parent, relation, _reference(document, at, parent, relation, domains))
+    operand: Any
     if relation in ORDER_RELATIONS:
-        return Test(parent, relation, _bound(document, at, parent, domain))
-    if relation not in LIST_RELATIONS:
-        return Test(parent, relation, _operand(document, at, parent, domain))
-    operands = document.get(*at)
-    if not isinstance(operands, list) or not operands:
-        raise document.error(f"must be a list of values, got {operands!r}", *at)
-    return Test(parent, relation, tuple(_operand(document, (*at, i), parent, domain) for i in range(len(operands))))
+        operand = _bound(document, at, parent, domain)
+    elif relation not in LIST_RELATIONS:
+        operand = _operand(document, at, parent, domain)
+    else:
+        operands = document.get(*at)
+        if not isinstance(operands, list) or not operands:
+            raise document.error(f"must be a list of values, got {operands!r}", *at)
+        operand = tuple(_operand(document, (*at, i), parent, domain) for i in range(len(operands)))
+    test = Test(parent, relation, operand)
+    # a constraint does no harm where a space that includes it has narrowed the parameter so that it is always kept
+    if at[0] == "parameters" and not _can_hold(test, domain):
+        raise document.error(
+            f"{parent} is never {test.wanted}: it {_extent(domain)}; so {at[1]} would never be searched", *at
+        )
+    return test
+
+
+def _can_hold(test: Test, domain: Domain) -> bool:
+    """Say whether a value of a parent passes a test; for one that is fixed, and no longer searched, whether or not."""
+    if isinstance(domain, Choice):
+        return len(domain.options) == 1 or any(test.holds({test.parent: option.plain}) for option in domain.options)
+    if test.relation not in ORDER_RELATIONS:
+        return True  # the operands lie in the range, and a range has other values
+    return any(test.holds({test.parent: end}) for end in (domain.low, domain.high))
+
+
+def _extent(domain: Domain) -> str:
+    if isinstance(domain, Choice):
+        return f"is one of {', '.join(domain.labels)}"
+    return f"lies in {domain.low:g} to {domain.high:g}"
 
 
 def _reference(document: YamlDocument, at: Keys, parent: str, relation: str, domains: dict[str, Domain]) -> Reference:

@@ -8,6 +8,7 @@ from ichtune.space.domains import Choice
 from ichtune.space.model import Parameter
 from ichtune.space.settings import (
     AUTO,
+    NO_STOP,
     EarlyStop,
     FoldSettings,
     MetricSettings,
@@ -91,12 +92,12 @@ def read_early_stop(document: YamlDocument, parameters: tuple[Parameter, ...], d
     document.mapping("search")
     written = document.get(*at)
     if isinstance(written, str) or written is None:
-        settings = EarlyStop(type=written or "none")
+        settings = EarlyStop(type=written or NO_STOP)
     else:
-        settings = read_section(document, EarlyStop, *at)
+        settings = _effective(document, read_section(document, EarlyStop, *at), *at)
     longest = _most_epochs(parameters, default)
     if settings.max is not None:
-        if settings.type != "none" and settings.max < longest:
+        if settings.max < longest:
             raise document.error(
                 f"must not be below the {longest} epochs of a trial, or every trial would end before its schedule "
                 f"does, got {settings.max}; leave it out",
@@ -107,6 +108,25 @@ def read_early_stop(document: YamlDocument, parameters: tuple[Parameter, ...], d
     if settings.grace > longest:
         raise document.error(f"must not exceed the {longest} epochs of a trial, got {settings.grace}", *at, "grace")
     return replace(settings, max=longest)
+
+
+def _effective(document: YamlDocument, settings: EarlyStop, *at: str) -> EarlyStop:
+    """Return the settings with those at their defaults that have no effect; written by mistake, they are an error.
+
+    An included file's are none, where it is this file that takes their effect away.
+    """
+    idle = settings.without_effect
+    synonyms = SYNONYMS["early_stop"]
+    for key in document.mapping(*at):
+        cause = idle.get(synonyms.get(key, key))
+        if cause is None:
+            continue
+        file, cause_file = (document.source(*at, one)[0].path for one in (key, cause))
+        if file in (document.path, cause_file):
+            value = getattr(settings, cause)
+            unsaid = "" if cause in document.mapping(*at) else ", which is the default"
+            raise document.error(f"has no effect with {cause} {value}{unsaid}; leave one of the two out", *at, key)
+    return EarlyStop(**settings.effective)
 
 
 def _most_epochs(parameters: tuple[Parameter, ...], default: Recipe) -> int:

@@ -15,6 +15,9 @@ from ichtune.space.domains import is_number
 #: What stands for resources that a probe finds out.
 AUTO = "auto"
 
+#: What a search may be called: its name becomes a folder, a part of a URL and the name of a job.
+SEARCH_NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}"
+
 _TIME = re.compile(r"(?:(\d+(?:\.\d+)?)d)?(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?:in)?)?(?:(\d+(?:\.\d+)?)s)?")
 _TIME_UNITS_S = (86400.0, 3600.0, 60.0, 1.0)
 _MEMORY = re.compile(r"(\d+(?:\.\d+)?)([kmgt]i?)b")
@@ -56,7 +59,7 @@ def name(default: str) -> Any:
 
 
 def names() -> Any:
-    """Declare a list of different names, none by default; one may be written bare."""
+    """Declare a list of different names of searches, none by default; one may be written bare."""
     return field(default=(), metadata={"kind": "names"})
 
 
@@ -106,6 +109,25 @@ def _checked(key: str, kind: str, about: Any, value: Any) -> Any:
     return read_time_s(value) if kind == "time" else read_memory_mb(value)
 
 
+def check_search_name(key: str, value: Any) -> str:
+    """Return the name of a search, unless it is none that a folder could have on any disk and at any URL.
+
+    Raises:
+        SettingError: it is not made of up to 100 letters, digits, ``_``, ``.`` and ``-``.
+
+    Example:
+        >>> check_search_name("name", "windows-2")
+        'windows-2'
+    """
+    if not isinstance(value, str) or not re.fullmatch(SEARCH_NAME, value):
+        raise SettingError(
+            key,
+            f"must be a name of up to 100 letters (a to z), digits, _ . and -, that begins with a letter or a digit, "
+            f"got {value!r}",
+        )
+    return value
+
+
 def check_whole(key: str, value: Any, low: float, high: float = math.inf) -> None:
     """Refuse what is no whole number within inclusive bounds."""
     bounds = f"at least {low:g}" if math.isinf(high) else f"between {low:g} and {high:g}"
@@ -129,7 +151,7 @@ def _name(key: str, value: Any) -> str:
 
 
 def _names(key: str, value: Any) -> tuple[str, ...]:
-    found = tuple(_name(key, one) for one in (value if isinstance(value, list | tuple) else (value,)))
+    found = tuple(check_search_name(key, one) for one in (value if isinstance(value, list | tuple) else (value,)))
     if len(set(found)) < len(found):
         raise SettingError(key, f"must give each name once, got {list(found)}")
     return found

@@ -1,7 +1,8 @@
 """The parts of a search space beside its parameters: how long, on what, on which folds, judged how."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
 
 from ichtune.errors import nearest
 from ichtune.space.setting_fields import (
@@ -41,6 +42,8 @@ __all__ = [
 
 METRIC_NAME = "val_weighted_log_loss"
 MODES = {"minimize": "min", "min": "min", "maximize": "max", "max": "max"}
+#: The ``early_stop`` that stops no trial.
+NO_STOP = "none"
 #: What a rung ranks trials by: the loss after a short cooldown branched off the trial, that of weights averaged over an
 #: epoch, the loss as it stands, or that of complete short schedules.
 JUDGES = ("cooldown", "average", "last", "short")
@@ -84,11 +87,11 @@ class EarlyStop:
         fidelity: what a rung gives more of, one of ``FIDELITIES``.
     """
 
-    type: str = name("none")
+    type: str = name(NO_STOP)
     grace: int = whole(1, 1)
     max: int | None = whole(None, 1)
-    factor: int = whole(3, 2)
-    judge: str = one_of("cooldown", JUDGES)
+    factor: int = whole(2, 2)
+    judge: str = one_of("last", JUDGES)
     cooldown: float = above_zero(0.5, MAX_COOLDOWN_EPOCHS)
     fidelity: str = one_of("epochs", FIDELITIES)
 
@@ -96,6 +99,20 @@ class EarlyStop:
         check_settings(self)
         if self.max is not None and self.grace > self.max:
             raise SettingError("grace", f"must not exceed max, got grace {self.grace} and max {self.max}")
+
+    @property
+    def without_effect(self) -> dict[str, str]:
+        """The settings that change nothing, each with the one because of which they do not."""
+        if self.type == NO_STOP:
+            return {spec.name: "type" for spec in fields(self) if spec.name != "type"}
+        if self.fidelity != "epochs":  # rungs are complete runs, which are judged as they are
+            return {"judge": "fidelity", "cooldown": "fidelity"}
+        return {} if self.judge == "cooldown" else {"cooldown": "judge"}
+
+    @property
+    def effective(self) -> dict[str, Any]:
+        """The settings that decide anything, by name."""
+        return {key: value for key, value in asdict(self).items() if key not in self.without_effect}
 
 
 @dataclass(frozen=True)

@@ -112,9 +112,13 @@ class Journal:
         whole = b"".join(part[:n] for part, (_, n) in zip(parts, chosen, strict=True))
         plain = self._store.read(self._plain) or b""
         plain = plain[: plain.rfind(b"\n") + 1]  # the last line of a killed writer's file may be torn
-        self._content = bytearray(plain if plain.startswith(whole) else whole)
+        term = max((piece.term for piece in pieces.values()), default=0)
+        replaced = max((p.start + p.n_bytes for p in pieces.values() if p.term < term), default=0)
+        # a replaced writer merges too: its plain file is as long as its pieces, one brought back from a disk is longer
+        goes_on = plain.startswith(whole) and len(plain) > replaced
+        self._content = bytearray(plain if goes_on else whole)
         self._n_pieces = len(pieces)
-        return max((piece.term for piece in pieces.values()), default=0)
+        return term
 
     def begin(self, term: int) -> None:
         """Become the writer: read the whole and merge it under the new term, so that no earlier writer can add to it.
@@ -148,7 +152,7 @@ class Journal:
             self.merge()
 
     def merge(self) -> None:
-        """Put all pieces into one, and write the plain file.
+        """Write the plain file, and put all pieces into one: a plain file is never there without its writer's pieces.
 
         Raises:
             ConflictError: somebody else writes by now.
@@ -156,8 +160,8 @@ class Journal:
         """
         self._check()
         whole = Piece(0, self._term, len(self._content))
-        self._store.write(f"{self._folder}/{whole.name}", self.content)
         self._store.write(self._plain, self.content)
+        self._store.write(f"{self._folder}/{whole.name}", self.content)
         merged = [name for name, piece in self._pieces().items() if name != whole.name and piece.term <= self._term]
         self._store.remove([f"{self._folder}/{name}" for name in merged])
         self._n_pieces = 1

@@ -87,6 +87,14 @@ def test_it_keeps_the_rows_that_fulfil_every_filter(work, capsys):
     assert [(row["search"], row["trial"]) for row in first] == [("two", 0)]
 
 
+def test_a_filter_that_nothing_fulfils_names_the_nearest(work, capsys):
+    assert main(["leaderboard", "--work", work, "--filter", "search=tow", "--json"]) == 0
+
+    said = capsys.readouterr()
+    assert json.loads(said.out) == []
+    assert "no trial has search = tow. Did you mean 'two'? Known: one, two." in said.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

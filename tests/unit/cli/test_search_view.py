@@ -43,9 +43,21 @@ def test_piped_it_writes_a_line_for_each_end_and_none_for_an_epoch(capsys):
     assert lines[2].endswith("loss      - best 0.2500  net diverged")
 
 
+def test_that_stopped_trials_are_trained_on_in_the_end_is_said_once(capsys):
+    with SearchView(4, quiet=False) as view:
+        view.event(TrialEvent("stopped", 0, "net", 1, 9, 0.3))
+        view.event(TrialEvent("start", 0, "net", 1, 9, 0.3, to_end=True))
+        view.event(TrialEvent("epoch", 0, "net", 2, 9, 0.3, to_end=True))
+        view.event(TrialEvent("start", 1, "net", 1, 9, 0.3, to_end=True))
+
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[2:] == ["no more trials are proposed; the best of the stopped ones are now trained to their end"]
+
+
 def test_quiet_is_silent(capsys):
     with SearchView(4, quiet=True) as view:
         view.started("s", CLUSTER, [])
+        view.event(TrialEvent("start", 1, "net", 1, 2, 0.3, to_end=True))
         view.event(TrialEvent("finished", 0, "net", 2, 2, 0.25))
 
     assert capsys.readouterr() == ("", "")

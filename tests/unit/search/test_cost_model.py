@@ -208,3 +208,27 @@ def test_a_running_trial_goes_on_as_long_as_those_that_came_as_far():
     assert time_left_s([judged, trial(1, recipe, [], INTERRUPTED)], 2, 1) == 20.0
     past = trial(3, recipe, [2.0] * 9, INTERRUPTED)
     assert time_left_s([*ended, past], 4, 1) == 0.0
+
+
+def test_trials_that_are_trained_on_in_the_end_are_foreseen():
+    recipe = Recipe(epochs=9)
+    whole = trial(0, recipe, [2.0] * 9)
+    stopped = [trial(n, recipe, [2.0] * n, STOPPED, rungs={n: 0.0}) for n in (1, 3, 4)]
+    records = [whole, *stopped]
+    assert time_left_s(records, 4, 1) == 0.0
+    assert time_left_s(records, 4, 1, top=1) == 0.0
+    assert time_left_s(records, 4, 1, top=2) == 2.0 * 5  # the one that came furthest
+    assert time_left_s(records, 4, 2, top=3) == 2.0 * 6  # side by side
+    assert time_left_s(records, 4, 1, top=9) == 2.0 * (5 + 6 + 8)
+    trained_on = trial(4, recipe, [2.0] * 4, INTERRUPTED)
+    trained_on.to_end = True
+    assert time_left_s([*records[:3], trained_on], 4, 1, top=2) == 2.0 * 5
+    assert time_left_s([*records[:3], trained_on], 4, 1, top=3) == 2.0 * (5 + 6)
+
+
+def test_trials_that_will_finish_by_themselves_need_no_others():
+    recipe = Recipe(epochs=9)
+    records = [trial(0, recipe, [2.0] * 9), trial(1, recipe, [2.0] * 3, STOPPED, rungs={3: 0.0})]
+    of_four = 2.0 * 4 * (9 + 3) / 2  # two of them finish
+    assert time_left_s(records, 6, 1, top=3) == of_four
+    assert time_left_s(records, 6, 1, top=4) == of_four + 2.0 * 6

@@ -1,6 +1,7 @@
 """A dry run: what the scheduler makes of a search, what its recipes cost, and that nothing is trained for it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,11 @@ import pytest
 import torch
 
 from ichtune.recipe import Recipe
-from ichtune.search.dry_run import Amount, DryRun, describe_search, text_of_s
+from ichtune.search.dry_run import DryRun, describe_search, text_of_s
 from ichtune.search.ledger import FINISHED, Ledger, TrialRecord
+from ichtune.search.playing import Amount
 from ichtune.search.trial_table import ledger_path
-from ichtune.space import Space, read_space
+from ichtune.space import Resources, Space, read_space
 from ichtune.workspace import Workspace
 
 PARAMETERS = """
@@ -44,7 +46,8 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> list[Recipe]:
 
 
 def described(workspace: Workspace, space: Space, n_trials: int = 9, n_concurrent: int = 2, **more: Any) -> DryRun:
-    return describe_search(workspace, space, n_trials, n_concurrent, "0.5 GPU, 1 CPU", **more)
+    asked = replace(space, search=replace(space.search, trials=n_trials))
+    return describe_search(workspace, asked, n_concurrent, "0.5 GPU, 1 CPU", **more)
 
 
 ONE = "train: {top: 1}\n"
@@ -99,7 +102,8 @@ def test_further_folds_cost_for_those_that_start_them(
 ) -> None:
     both = "folds: {search_on: [0, 1]}\n" + ONE
     none = described(session_workspace, space_of(tmp_path, "{early_stop: none}", both))
-    asha = described(session_workspace, space_of(tmp_path, "{early_stop: {type: asha, grace: 9, judge: last}}", both))
+    search = "{early_stop: {type: asha, grace: 9, factor: 3}}"
+    asha = described(session_workspace, space_of(tmp_path, search, both))
 
     assert none.epochs.expected == none.n_epochs_whole == 2 * 81
     assert asha.epochs.at_least == 81 + 3 * 9
@@ -175,7 +179,7 @@ def test_an_epoch_is_timed_by_a_few_steps(
 def test_it_is_told_in_lines_and_as_plain_values(
     tmp_path: Path, session_workspace: Workspace, timed: list[Recipe]
 ) -> None:
-    search = "{early_stop: {type: asha, grace: 1}, time: 60s, until_no_gain: 5, gpu_hours: 2}"
+    search = "{early_stop: {type: asha, factor: 3}, time: 60s, until_no_gain: 5, gpu_hours: 2}"
     dry = described(session_workspace, space_of(tmp_path, search), n_samples=2)
     told, text = json.loads(json.dumps(dry.to_dict())), "\n".join(dry.lines())
 
@@ -186,15 +190,57 @@ def test_it_is_told_in_lines_and_as_plain_values(
     for part in (
         "space space: a continuous space, 2 of 5 parameters searched",
         "9 trials, 2 at a time; each asks Ray for 0.5 GPU, 1 CPU",
-        "early stop: asha at epochs 1, 3, judged by cooldown of 0.5 epochs",
+        "early stop: asha at epochs 1, 3, judged by their losses as they are",
         dry.samples[1].proposal.recipe.recipe_id,
         "batch_size",
         "a run ends after 0.017 h, before all that",
         "5 trials in a row without a better loss",
-        "2 GPU hours",
+        "the 2 GPU hours end nothing here, where no trial gets a GPU",
+        "the best stopped trials are trained on in the end, until 3 have finished",
     ):
         assert part in text
+    assert told["limits"] == {"time_s": 60.0, "gpu_hours": 2.0, "until_no_gain": 5}
     assert "early stop: none, no rungs" in "\n".join(described(session_workspace, space_of(tmp_path, "{}")).lines())
+
+
+def test_gpu_hours_count_where_trials_get_a_gpu(
+    tmp_path: Path, session_workspace: Workspace, timed: list[Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dry = described(session_workspace, space_of(tmp_path, "{gpu_hours: 2}"), n_samples=2)
+    monkeypatch.setattr("ichtune.search.dry_run.best_device", lambda: torch.device("cuda"))
+
+    assert "it ends sooner after 2 GPU hours" in dry.lines()
+    on_cores = replace(dry.space, resources=Resources(gpu=0))
+    assert "it ends sooner after 2 GPU hours" not in replace(dry, space=on_cores).lines()
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        ("", " at epochs 1, 3, judged by their losses as they are"),
+        (", judge: cooldown", " at epochs 1, 3, judged by a cooldown of 0.5 epochs"),
+        (", judge: average", " at epochs 1, 3, judged by the mean of the weights"),
+        (", judge: short", ", judged after complete runs of 1, 3 epochs"),
+        (", fidelity: patients", ", judged after complete runs on a share of the patients that cost about 1, 3 epochs"),
+        (", fidelity: image_px", ", judged after complete runs on smaller images that cost about 1, 3 epochs"),
+    ],
+)
+def test_rungs_are_said_to_be_what_they_are(
+    tmp_path: Path, session_workspace: Workspace, timed: list[Recipe], how: str, told: str
+) -> None:
+    parameters = PARAMETERS.replace("image_px: 32", "image_px: 128")
+    space = space_of(tmp_path, f"{{early_stop: {{type: asha, factor: 3{how}}}}}", "", parameters)
+
+    assert f"early stop: asha{told}" in described(session_workspace, space, n_samples=2).lines()
+
+
+def test_rungs_that_no_recipe_has_are_none(tmp_path: Path, session_workspace: Workspace, timed: list[Recipe]) -> None:
+    """Images of 32 px cannot get smaller."""
+    dry = described(session_workspace, space_of(tmp_path, "{early_stop: {type: asha, fidelity: image_px}}", ONE))
+
+    assert dry.rungs == ()
+    assert dry.epochs == Amount(81, 81, 81)
+    assert "early stop: asha, no rungs" in dry.lines()
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.84, "0.8 s"), (34.4, "34 s"), (150, "2.5 min"), (7200, "120 min")])

@@ -12,6 +12,7 @@ from ichtune.search.leaderboard import (
     RowFilter,
     chosen_records,
     filter_rows,
+    in_vain,
     leaderboard_rows,
     parameter_names,
     sort_rows,
@@ -87,7 +88,9 @@ def test_a_row_says_how_far_a_trial_came_and_what_it_cost(layout):
     assert told == {"epochs": 3, "rung": 3, "rung_loss": 0.60, "best_loss": 0.4, "last_loss": 0.4, "seconds": 6.0}
     assert (rows[5]["epochs_spent"], rows[5]["spared_epochs"]) == (4.0, 9 - 4.0)
     assert rows[5]["spared_seconds"] == pytest.approx(5 * 2.0 / 1.5, rel=0.5)
-    assert rows[0]["spared_epochs"] == -0.5
+    assert rows[5]["judged_epochs"] is None
+    assert (rows[0]["spared_epochs"], rows[0]["spared_seconds"], rows[0]["judged_epochs"]) == (None, None, 0.5)
+    assert [rows[number]["judged_epochs"] for number in (2, 4, 6, 8)] == [None] * 4
     assert (rows[8]["status"], rows[8]["duplicate_of"], rows[8]["seconds"]) == ("duplicate", 3, 0.0)
     assert (rows[2]["status"], rows[2]["reason"]) == ("failed", "it broke")
     assert (rows[6]["best_loss"], rows[6]["rung"]) == (None, None)
@@ -185,6 +188,30 @@ def test_names_have_no_order():
         trials(["windows<3"])
     with pytest.raises(ConfigError, match=r"lr<brain compares numbers, got 'brain'"):
         trials(["lr<brain"])
+
+
+@pytest.mark.parametrize(
+    ("filters", "said"),
+    [
+        (["windows=brian"], ["no trial has windows = brian. Did you mean 'brain'? Known: bone, brain."]),
+        (["trial=abc", "lr=1e-3"], ["no trial has trial = abc. Known: 0, 1, 2."]),
+        (["pretrained=yes"], ["no trial has pretrained = yes. Known: false, true."]),
+        (["windows=brain", "lr<1e-3"], []),
+        (["windows=bone", "lr<1e-3"], []),  # some trials fulfil each
+    ],
+)
+def test_a_filter_that_nothing_fulfils_says_what_there_is(filters, said):
+    assert in_vain(ROWS, [RowFilter.parse(text) for text in filters]) == said
+
+
+def test_of_many_numbers_the_range_is_named():
+    rows = [{"trial": n, "lr": n / 10, "momentum": None} for n in range(1, 30)]
+
+    assert in_vain(rows, [RowFilter.parse("lr>9")]) == ["no trial has lr > 9. It lies in 0.1 to 2.9"]
+    assert in_vain(rows, [RowFilter.parse("momentum=0.9")]) == [
+        "no trial has momentum = 0.9. It is none for all of them"
+    ]
+    assert in_vain([], [RowFilter.parse("lr>9")]) == []
 
 
 def test_an_unknown_column_names_the_nearest():

@@ -63,7 +63,15 @@ def test_smaller_images_cost_as_much_as_so_many_epochs():
 def test_images_are_no_smaller_than_networks_like_and_no_larger_than_asked():
     plan = plan_trial(replace(RECIPE, image_px=48), [0], replace(STOP, fidelity="image_px"), [1, 8])
 
-    assert [s.recipe.image_px for s in plan.stages] == [SMALLEST_IMAGE_PX, 48, 48]
+    assert [s.recipe.image_px for s in plan.stages] == [SMALLEST_IMAGE_PX, 48], "the recipe itself is no rung"
+    assert plan.rung_epochs == {1: 9}
+
+
+@pytest.mark.parametrize(("image_px", "sides"), [(32, [32]), (64, [32, 64]), (224, [80, 128, 224])])
+def test_no_run_of_images_of_one_size_is_trained_twice(image_px, sides):
+    plan = plan_trial(replace(RECIPE, image_px=image_px), [0], replace(STOP, fidelity="image_px"), [1, 2, 3][::2])
+
+    assert [s.recipe.image_px for s in plan.stages] == sides
 
 
 def test_fewer_patients_are_a_share_of_the_same_recipe():

@@ -10,11 +10,13 @@ from ichtune.layout import Layout
 from ichtune.recipe import Recipe
 from ichtune.search.ledger import FAILED, FINISHED, STOPPED, Ledger, TrialRecord
 from ichtune.search.searchers import propose_trial
-from ichtune.search.transfer import COMPARABLE, answers_of, told_by, translated
+from ichtune.search.transfer import answers_of, told_by, translated
 from ichtune.search.trial_table import ledger_path
 from ichtune.space import Space, read_space
 
-IDENTITY = {"space_id": "s", "fold_plan_hash": "f", "cache_id": "c", "folds": [0]}
+IDENTITY = {"space_id": "s", "fold_plan_hash": "f", "cache_id": "c", "labels_sha256": "l", "folds": [0]}
+#: What may not differ where losses are compared.
+COMPARED = [key for key in IDENTITY if key != "space_id"]
 
 CONDITIONAL = """
 parameters:
@@ -121,12 +123,34 @@ def test_a_search_that_is_not_there_is_missed_and_the_others_are_named(layout, t
         told_by(layout, space_of(tmp_path, "parameters:\n  lr: [1e-3, 2e-3]\n", "earler"), IDENTITY)
 
 
-@pytest.mark.parametrize("key", COMPARABLE)
-def test_a_search_that_was_judged_on_other_slices_is_refused(layout, tmp_path, record, key):
+@pytest.mark.parametrize("key", COMPARED)
+def test_a_search_that_was_judged_on_other_slices_or_labels_is_refused(layout, tmp_path, record, key):
     write(layout, "earlier", [record(0, [0.3])], **{key: [1] if key == "folds" else "other"})
 
     with pytest.raises(ConflictError, match=rf"'earlier' was judged with another {key}"):
         told_by(layout, space_of(tmp_path, "parameters:\n  lr: [1e-3, 2e-3]\n", "earlier"), IDENTITY)
+
+
+@pytest.mark.parametrize("identity", [IDENTITY, IDENTITY | {"labels_sha256": None}])
+def test_losses_of_labels_that_were_not_noted_are_neither_learnt_from_nor_answers(layout, tmp_path, record, identity):
+    ledger = Ledger(ledger_path(layout, "earlier"))
+    ledger.open({key: value for key, value in IDENTITY.items() if key != "labels_sha256"})
+    ledger.start(record(0, [0.3]))
+    ledger.epoch(0, record(0, [0.3]).curve[0])
+    ledger.end(0, FINISHED)
+
+    with pytest.raises(ConflictError, match=r"'earlier' was judged with another labels_sha256"):
+        told_by(layout, space_of(tmp_path, "parameters:\n  lr: [1e-3, 2e-3]\n", "earlier"), identity)
+    assert answers_of(layout, "own", identity) == {}
+
+
+def test_a_damaged_ledger_answers_nothing_and_stops_nobody(layout, record):
+    write(layout, "a", [record(0, [0.3])])
+    write(layout, "broken", [record(0, [0.3], lr=2e-3)])
+    with ledger_path(layout, "broken").open("a") as file:
+        file.write("no line of a ledger\n")
+
+    assert [name for name, _ in answers_of(layout, "own", IDENTITY).values()] == ["a"]
 
 
 def test_a_search_of_which_nothing_lies_in_the_space_is_refused(layout, tmp_path, record):
@@ -141,6 +165,7 @@ def test_finished_trials_of_other_comparable_searches_answer(layout, record):
     write(layout, "b", [record(0, [0.4, 0.4]), record(1, [0.3], lr=4e-3)])
     write(layout, "folds", [record(0, [0.1], lr=5e-3)], folds=[0, 1])
     write(layout, "plan", [record(0, [0.1], lr=6e-3)], fold_plan_hash="other")
+    write(layout, "relabelled", [record(0, [0.1], lr=8e-3)], labels_sha256="other")
     write(layout, "own", [record(0, [0.1], lr=7e-3)])
 
     answers = answers_of(layout, "own", IDENTITY)

@@ -9,6 +9,7 @@ from ichtune.locks import only_one
 from ichtune.search.ledger import FAILED, FINISHED, INTERRUPTED, STOPPED, Ledger
 from ichtune.search.trial_table import (
     all_records,
+    chosen_records,
     holder_path,
     is_running,
     ledger_path,
@@ -26,7 +27,7 @@ from ichtune.tables import TRIALS, read_table
 def layout(tmp_path, record):
     made = Layout(tmp_path)
     ledger = Ledger(ledger_path(made, "windows"))
-    ledger.open({})
+    ledger.open({"folds": [0]})
     trials = [
         record(0, [0.3, 0.2], FINISHED, lr=1e-3),
         record(1, [0.1], STOPPED, lr=2e-3),
@@ -108,6 +109,43 @@ def test_the_table_says_what_each_trial_was_judged_by_and_cost(tmp_path, record)
 
 def test_no_search_names_the_command(tmp_path):
     with pytest.raises(DataError, match=r"run `ichtune search --space windows\.yaml` first"):
+        all_records(Layout(tmp_path))
+
+
+def damaged(layout, name):
+    path = ledger_path(layout, name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        file.write("no line of a ledger\n")
+
+
+def test_a_damaged_ledger_is_in_no_other_search_s_way_and_is_named_once(layout, caplog):
+    damaged(layout, "broken")
+
+    assert list(all_records(layout)) == list(chosen_records(layout)) == ["windows"]
+    assert len(winners(layout, 9)) == 3
+    assert trial_checkpoints(layout) == {}
+    write_trials(layout)
+
+    assert set(read_table(layout.trials, TRIALS)["search"]) == {"windows"}
+    (said,) = [line.getMessage() for line in caplog.records]
+    assert said.startswith("search 'broken' is left out: ")
+    assert "ledger.jsonl:1 is damaged" in said
+
+
+def test_of_one_search_only_its_own_ledger_is_read(layout, caplog):
+    damaged(layout, "broken")
+
+    assert list(chosen_records(layout, "windows")) == ["windows"]
+    assert caplog.records == []
+    with pytest.raises(DataError, match=r"broken/ledger\.jsonl:1 is damaged"):
+        chosen_records(layout, "broken")
+
+
+def test_where_no_ledger_can_be_read_that_is_said(tmp_path):
+    damaged(Layout(tmp_path), "broken")
+
+    with pytest.raises(DataError, match=r"no ledger in .* can be read; restore"):
         all_records(Layout(tmp_path))
 
 

@@ -1,5 +1,6 @@
 """Included spaces: what wins, what adds up, what is removed, and that every mistake stands in its own file."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 
 from ichtune.errors import ConfigError
 from ichtune.recipe import Recipe
-from ichtune.space import Space, read_space
+from ichtune.space import EarlyStop, Space, read_space
 from ichtune.space.including import find_beside, read_including
 
 OTHER = """\
@@ -37,6 +38,37 @@ def read(tmp_path: Path, mine: str, **others: str) -> Space:
 
 def keys(space: Space) -> list[str]:
     return [parameter.key for parameter in space.parameters]
+
+
+@pytest.mark.parametrize(
+    ("theirs", "mine", "kept"),
+    [
+        ("{type: asha, grace: 2, cooldown: 1}", "none", EarlyStop()),
+        ("{type: asha, cooldown: 1}", "{judge: last}", EarlyStop("asha", judge="last")),
+        ("{type: asha, judge: short}", "{fidelity: patients}", EarlyStop("asha", fidelity="patients")),
+    ],
+)
+def test_what_this_file_leaves_without_effect_of_an_included_one_is_no_mistake(
+    tmp_path: Path, theirs: str, mine: str, kept: EarlyStop
+) -> None:
+    (tmp_path / "other.yaml").write_text(
+        f"search: {{early_stop: {theirs}}}\nparameters: {{epochs: 4, lr: [1e-3, 2e-3]}}\n"
+    )
+    (tmp_path / "mine.yaml").write_text(f"include: other.yaml\nsearch: {{early_stop: {mine}}}\n")
+
+    assert read_space(tmp_path / "mine.yaml").search.early_stop == replace(kept, max=4)
+
+
+def test_what_this_file_writes_without_effect_is_one(tmp_path: Path) -> None:
+    (tmp_path / "other.yaml").write_text(
+        "search: {early_stop: {type: asha, judge: last}}\nparameters: {lr: [1e-3, 2e-3]}\n"
+    )
+    (tmp_path / "mine.yaml").write_text("include: other.yaml\nsearch: {early_stop: {cooldown: 1}}\n")
+
+    with pytest.raises(
+        ConfigError, match=r"mine\.yaml:2:33: search\.early_stop\.cooldown: has no effect with judge last"
+    ):
+        read_space(tmp_path / "mine.yaml")
 
 
 def test_what_is_included_is_the_default(tmp_path: Path) -> None:

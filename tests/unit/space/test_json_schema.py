@@ -59,6 +59,8 @@ GOOD: list[dict[str, Any]] = [
 BAD: list[dict[str, Any]] = [
     {"version": 2},
     {"name": ""},
+    {"name": "../../evil"},
+    {"search": {"learn_from": ["a/b"]}},
     {"paramters": {}},
     {"search": {"algorithm": "tp"}},
     {"search": {"trials": 0}},

@@ -9,7 +9,7 @@ import pytest
 
 from ichtune.errors import ConfigError
 from ichtune.recipe import Recipe
-from ichtune.space import Space, read_space
+from ichtune.space import EarlyStop, Space, read_space
 
 BASE = """\
 search: {trials: 10, seed: 7}
@@ -49,9 +49,6 @@ def test_what_decides_nothing_leaves_the_id(tmp_path: Path, change: Callable[[st
         lambda text: text.replace("seed: 7", "seed: 8"),
         lambda text: text.replace("seed: 7", "algorithm: random"),
         lambda text: text.replace("seed: 7", "early_stop: asha"),
-        lambda text: text.replace("seed: 7", "early_stop: {judge: short}"),
-        lambda text: text.replace("seed: 7", "early_stop: {cooldown: 1}"),
-        lambda text: text.replace("seed: 7", "early_stop: {fidelity: patients}"),
         lambda text: text.replace("seed: 7", "learn_from: [earlier]"),
         lambda text: text + "folds: {search_on: [1]}\n",
         lambda text: text + "start_with: [{lr: 1e-3}]\n",
@@ -62,6 +59,27 @@ def test_what_decides_nothing_leaves_the_id(tmp_path: Path, change: Callable[[st
 )
 def test_what_decides_something_changes_the_id(tmp_path: Path, change: Callable[[str], str]) -> None:
     assert write(tmp_path, change(BASE)).space_id != write(tmp_path, BASE).space_id
+
+
+@pytest.mark.parametrize(
+    "more", ["grace: 2", "factor: 3", "judge: short", "judge: cooldown, cooldown: 1", "fidelity: patients"]
+)
+def test_how_trials_are_stopped_changes_the_id(tmp_path: Path, more: str) -> None:
+    def searched(early_stop: str) -> str:
+        return write(tmp_path, BASE.replace("seed: 7", f"seed: 7, early_stop: {early_stop}")).space_id
+
+    assert searched(f"{{type: asha, {more}}}") != searched("asha")
+
+
+def test_what_has_no_effect_does_not_change_the_id(tmp_path: Path) -> None:
+    space = write(tmp_path, BASE)
+    ids = {
+        replace(
+            space, search=replace(space.search, early_stop=EarlyStop("asha", max=4, judge="last", cooldown=c))
+        ).space_id
+        for c in (0.5, 3.0)
+    }
+    assert len(ids) == 1
 
 
 def test_settings_can_be_replaced_from_the_command_line(tmp_path: Path) -> None:

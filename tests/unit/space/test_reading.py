@@ -120,11 +120,11 @@ def test_resources_and_what_they_read_back_as(tmp_path: Path, written: str, reso
 
 
 def test_budgets_and_judges_read_back(tmp_path: Path) -> None:
-    stop = "{type: asha, judge: short, cooldown: 2, fidelity: image_px}"
+    stop = "{type: asha, judge: cooldown, cooldown: 2}"
     budget = "gpu_hours: 3, until_no_gain: 20, learn_from: [first, second]"
     space = read(tmp_path, LR + f"search: {{{budget}, early_stop: {stop}}}\n")
 
-    assert space.search.early_stop == EarlyStop("asha", max=4, judge="short", cooldown=2.0, fidelity="image_px")
+    assert space.search.early_stop == EarlyStop("asha", max=4, judge="cooldown", cooldown=2.0)
     assert (space.search.gpu_hours, space.search.until_no_gain) == (3.0, 20)
     assert space.search.learn_from == ("first", "second")
     assert read(tmp_path, json.dumps(space.resolved())) == space
@@ -147,11 +147,29 @@ def test_budgets_and_judges_read_back(tmp_path: Path) -> None:
         ("- lr\n", "maps keys to values"),
         (LR + "version: 2\n", r":3:10: version: .*reads version 1"),
         (LR + "name: [x]\n", r":3:7: name: must be a name"),
+        (LR + "name: ../../evil\n", r":3:7: name: must be a name of up to 100 letters.* got '\.\./\.\./evil'$"),
+        (LR + "search: {learn_from: a/b}\n", r":3:22: search\.learn_from: must be a name .* got 'a/b'"),
+        (
+            LR + "search: {early_stop: {type: asha, judge: short, fidelity: patients}}\n",
+            r":3:42: search\.early_stop\.judge: has no effect with fidelity patients; leave one of the two out",
+        ),
+        (
+            LR + "search: {early_stop: {type: asha, fidelity: image_px, cooldown: 0.5}}\n",
+            r":3:65: search\.early_stop\.cooldown: has no effect with fidelity image_px",
+        ),
+        (
+            LR + "search: {early_stop: {type: asha, judge: last, cooldown: 3}}\n",
+            r":3:58: search\.early_stop\.cooldown: has no effect with judge last",
+        ),
+        (
+            LR + "search: {early_stop: {grace_period: 3}}\n",
+            r":3:37: search\.early_stop\.grace_period: has no effect with type none, which is the default",
+        ),
         (LR + "search: {trils: 3}\n", r":3:10: unknown key 'trils' in search\. Did you mean 'trials'"),
         (LR + "search: {trials: 0}\n", r":3:18: search\.trials: must be a whole number, at least 1, got 0"),
         (LR + "search: {time: 6x}\n", r":3:16: search\.time: .*got '6x'"),
         (LR + "search: 3\n", r":3:9: search: must be a mapping"),
-        (LR + "search: {early_stop: {grace: 50}}\n", r":3:30: .*must not exceed the 4 epochs of a trial"),
+        (LR + "search: {early_stop: {type: asha, grace: 50}}\n", r":3:42: .*must not exceed the 4 epochs of a trial"),
         (LR + "search: {early_stop: {grace_period: 9, max: 3}}\n", r":3:37: .*grace_period: must not exceed max"),
         (LR + "search: {early_stop: {max_t: 3, max: 3}}\n", "says the same as 'max_t'"),
         (LR + "folds: {k: 5, search_on: [5]}\n", r":3:26: folds\.search_on"),
@@ -174,7 +192,7 @@ def test_budgets_and_judges_read_back(tmp_path: Path) -> None:
         (LR + "search: {early_stop: {fidelity: px}}\n", r":3:33: search\.early_stop\.fidelity: must be one of epochs"),
         (LR + "search: {gpu_hours: 6h}\n", r":3:21: search\.gpu_hours: must be a number above 0, got '6h'"),
         (LR + "search: {until_no_gain: 0}\n", r":3:25: search\.until_no_gain: .*at least 1, got 0"),
-        (LR + "search: {learn_from: [a, 3]}\n", r":3:22: search\.learn_from: must be a name, got 3"),
+        (LR + "search: {learn_from: [a, 3]}\n", r":3:22: search\.learn_from: must be a name of up .* got 3"),
         (LR + "metric: {mode: max}\n", r":3:16: metric\.mode: must be minimize"),
         (LR + "start_with: {lr: 3}\n", r":3:13: start_with: must be a list"),
         (LR + "start_with: [3]\n", r"start_with\[0\]: must map parameters to values, or name a recipe, got 3"),
@@ -186,6 +204,16 @@ def test_mistakes_are_reported_where_they_stand(tmp_path: Path, text: str, messa
     with pytest.raises(ConfigError, match=message) as caught:
         read(tmp_path, text)
     assert str(caught.value).startswith(str(tmp_path / "some.yaml"))
+
+
+def test_a_file_s_own_name_that_is_none_is_reported_with_the_way_out(tmp_path: Path) -> None:
+    path = tmp_path / "my space.yaml"
+    path.write_text(LR)
+
+    with pytest.raises(ConfigError, match=r"my space\.yaml:1:1: .*got 'my space'; it is the file's own: rename"):
+        read_space(path)
+    path.write_text(LR + "name: mine\n")
+    assert read_space(path).name == "mine"
 
 
 def test_a_cycle_is_reported_at_a_condition(tmp_path: Path) -> None:

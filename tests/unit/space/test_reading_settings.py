@@ -67,5 +67,7 @@ def test_the_longest_trial_is_the_base_s_where_no_parameter_says(tmp_path: Path)
 
     assert read_early_stop(plain, (), Recipe(epochs=9)).max == 9
     assert read_early_stop(plain, (epochs,), Recipe(epochs=9)).max == 5
-    with pytest.raises(ConfigError, match=r":1:30: search\.early_stop\.grace: must not exceed the 5 epochs"):
-        read_early_stop(document(tmp_path, "search: {early_stop: {grace: 6}}\n"), (epochs,), Recipe(epochs=9))
+    with pytest.raises(ConfigError, match=r":1:42: search\.early_stop\.grace: must not exceed the 5 epochs"):
+        read_early_stop(
+            document(tmp_path, "search: {early_stop: {type: asha, grace: 6}}\n"), (epochs,), Recipe(epochs=9)
+        )

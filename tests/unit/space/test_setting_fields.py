@@ -9,6 +9,7 @@ from ichtune.space.setting_fields import (
     SettingError,
     above_zero,
     amount,
+    check_search_name,
     check_settings,
     check_whole,
     memory_mb,
@@ -66,7 +67,8 @@ def test_defaults_pass_and_every_kind_takes_its_one_form() -> None:
         ("judge", "lst", "must be one of last, short, got 'lst'. Did you mean 'last'"),
         ("judge", ["last"], "must be one of"),
         ("word", "", "must be a name"),
-        ("words", ["a", 3], "must be a name, got 3"),
+        ("words", ["a", 3], "must be a name of up to 100 letters .*, got 3"),
+        ("words", ["a", "b/c"], "must be a name of up to 100 letters .*, got 'b/c'"),
         ("words", ["a", "a"], "must give each name once"),
     ],
 )
@@ -74,6 +76,17 @@ def test_what_a_setting_may_not_be_is_refused_by_key(key: str, value: Any, messa
     with pytest.raises(SettingError, match=message) as caught:
         Every(**{key: value})
     assert caught.value.key == key
+
+
+@pytest.mark.parametrize("written", ["a", "windows-2", "9.5_x", "A" * 100])
+def test_names_of_searches(written: str) -> None:
+    assert check_search_name("name", written) == written
+
+
+@pytest.mark.parametrize("written", ["a/b", "../x", "", ".hidden", "-x", "with space", "ä", "x" * 101, "a\n", 3, None])
+def test_what_is_no_name_of_a_search(written: Any) -> None:
+    with pytest.raises(SettingError, match="must be a name of up to 100 letters"):
+        check_search_name("name", written)
 
 
 def test_a_whole_number_without_upper_bound() -> None:

@@ -40,6 +40,7 @@ from ichtune.space.settings import (
         (lambda: SearchSettings(until_no_gain=0), "until_no_gain"),
         (lambda: SearchSettings(learn_from=("a", "")), "learn_from"),
         (lambda: SearchSettings(learn_from=("a", "a")), "learn_from"),
+        (lambda: SearchSettings(learn_from=("../a",)), "learn_from"),
         (lambda: Resources(gpu="auto!"), "gpu"),  # type: ignore[arg-type]
         (lambda: Resources(auto="yes"), "auto"),  # type: ignore[arg-type]
         (lambda: Resources(gpu_memory_mb=-1), "gpu_memory_mb"),
@@ -93,3 +94,17 @@ def test_one_search_to_learn_from_may_be_written_bare() -> None:
 def test_every_judge_and_fidelity_is_accepted(judge: str, fidelity: str) -> None:
     stop = EarlyStop(judge=judge, fidelity=fidelity, cooldown=1)
     assert (stop.judge, stop.fidelity, stop.cooldown) == (judge, fidelity, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("stop", "kept"),
+    [
+        (EarlyStop("asha", max=9, judge="cooldown"), "type grace max factor judge cooldown fidelity"),
+        (EarlyStop("asha", max=9, judge="last"), "type grace max factor judge fidelity"),
+        (EarlyStop("asha", max=9, fidelity="patients"), "type grace max factor fidelity"),
+        (EarlyStop(), "type"),
+    ],
+)
+def test_what_has_no_effect_is_told_apart(stop: EarlyStop, kept: str) -> None:
+    assert list(stop.effective) == kept.split()
+    assert stop.effective.keys() | stop.without_effect.keys() == vars(stop).keys()

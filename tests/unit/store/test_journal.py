@@ -92,6 +92,45 @@ def test_a_writer_that_was_replaced_without_knowing_adds_nothing(store: Store) -
     assert journal(store, 3).content == lines("one", "two", "three")
 
 
+@pytest.mark.parametrize("at_once", [False, True])
+def test_the_plain_file_of_a_replaced_writer_is_not_taken_for_one_from_a_disk(store: Store, at_once: bool) -> None:
+    sleeper = journal(store, 1)
+    sleeper.append("one")
+    heir = journal(store, 2)
+    sleeper.append("by the sleeper")
+    if at_once:
+        sleeper.append("more by the sleeper")
+    sleeper.merge()
+    assert store.read("s/ledger.jsonl") == sleeper.content
+
+    assert read(store) == lines("one")
+    heir.append("two")
+    assert read(store) == lines("one", "two")
+    heir.merge()
+    store.write("s/ledger.jsonl", lines("one", "two", "on a disk"))
+    assert read(store) == lines("one", "two", "on a disk")
+
+
+def test_a_kill_between_the_plain_file_and_its_piece_is_read_as_if_there_were_none(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = journal(store, 1)
+    writer.append("one")
+    writer.append("two")
+    write = Store.write
+
+    def killed(self: Store, path: str, content: bytes) -> None:
+        if path.startswith("s/ledger/"):
+            raise KeyboardInterrupt
+        write(self, path, content)
+
+    monkeypatch.setattr(Store, "write", killed)
+    with pytest.raises(KeyboardInterrupt):
+        writer.merge()
+
+    assert read(store) == lines("one", "two")
+
+
 def test_what_a_replaced_writer_wrote_into_an_empty_journal_is_cut_off() -> None:
     pieces = [Piece(0, 1, 10), Piece(10, 1, 10), Piece(0, 2, 4), Piece(4, 2, 8), Piece(20, 1, 5)]
 
