@@ -14,6 +14,7 @@ from ichtune.errors import ConfigError, DataError
 from ichtune.interrupts import as_ctrl_c
 from ichtune.search.cluster_state import ClusterState, cluster_folder, read_state
 from ichtune.search.loopback import answers, is_on_loopback_only, on_loopback
+from ichtune.search.own_ray import start_own_ray
 from ichtune.search.ray_token import (
     MODE,
     TOKEN,
@@ -66,6 +67,7 @@ def ray_session(
 
     Raises:
         ConfigError: there is no cluster at the address, or it refuses the token.
+        NothingUsableError: Ray does not start on this machine.
     """
     wanted = address or os.environ.get("RAY_ADDRESS") or LOCAL
     local = wanted == LOCAL
@@ -137,15 +139,17 @@ def _set_environment(local: bool, token_path: Path, own: ClusterState | None) ->
 def _start_local(dashboard: bool, job_name: str | None):  # type: ignore[no-untyped-def]
     import ray
 
-    return ray.init(
-        address="local",
-        include_dashboard=dashboard,
-        dashboard_host="127.0.0.1",
-        object_store_memory=OBJECT_STORE_BYTES,
-        configure_logging=True,
-        logging_level=logging.ERROR,
-        log_to_driver=False,
-        job_config=_job_config(job_name),
+    return start_own_ray(
+        lambda: ray.init(
+            address=LOCAL,
+            include_dashboard=dashboard,
+            dashboard_host="127.0.0.1",
+            object_store_memory=OBJECT_STORE_BYTES,
+            configure_logging=True,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+            job_config=_job_config(job_name),
+        )
     )
 
 
@@ -217,7 +221,7 @@ def _describe(dashboard_url: str, token_path: str, joined: bool) -> Cluster:
 
 @contextmanager
 def _sigterm_as_sigint() -> Iterator[None]:
-    """Let SIGTERM (job stop, Kubernetes, systemd) end a search as cleanly as Ctrl-C does."""
+    """Let SIGTERM (job stop, Kubernetes, ``timeout``, systemd with KillMode=mixed) end a search as Ctrl-C does."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

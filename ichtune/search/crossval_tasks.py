@@ -1,5 +1,6 @@
 """Cross-validation as Ray tasks: every recipe on every fold, as many at a time as the cluster holds."""
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +10,11 @@ from ichtune.errors import NothingUsableError
 from ichtune.recipe import Recipe
 from ichtune.search.checks import check_data
 from ichtune.search.cluster import Cluster, ray_session
+from ichtune.search.deaths import MAX_FAILURES
+from ichtune.search.growth import can_grow
 from ichtune.search.mirror import fetch_pixels, fetch_runs, fetch_sources, node_workspace, push
 from ichtune.search.node_folder import NodeFolder, fetched_file, trial_files
 from ichtune.search.packer import Packer
-from ichtune.search.tune_run import MAX_FAILURES
 from ichtune.space import Resources
 from ichtune.training.checks import check_weights
 from ichtune.training.crossval import FoldResult, TrainOptions, assemble_run, finished_fold, is_complete, train_fold
@@ -111,7 +113,8 @@ def _run_tasks(
     import ray
 
     recipes = list(dict.fromkeys(task.recipe for task in waiting))
-    packer = Packer(workspace, resources, workspace.layout.runs, recipes, waiting[0].fold)
+    grows, note = cluster.joined and can_grow(), logging.getLogger(__name__).warning
+    packer = Packer(workspace, resources, workspace.layout.runs, recipes, waiting[0].fold, grows=grows, note=note)
     work, begun = workspace.origin or str(workspace.layout.root.resolve()), trial_files(workspace)
     pending = {}
     for task in waiting:

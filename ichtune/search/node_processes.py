@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,6 +87,26 @@ def end(processes: Iterable[Started], mark: str, wait_s: float) -> int:
     _signal(killed, signal.SIGKILL)
     _wait(killed, wait_s)
     return len(killed)
+
+
+def children() -> set[int]:
+    """Return the numbers of the processes that this one started and that still run."""
+    return {child.pid for child in _psutil().Process().children()}
+
+
+def end_children(pids: Set[int], wait_s: float) -> None:
+    """End processes that this one started, and theirs; they are asked first, and killed after the wait.
+
+    Args:
+        pids: numbers among ``children()``; others are left alone.
+        wait_s: seconds to wait for each of the two.
+    """
+    roots = [child for child in _psutil().Process().children() if child.pid in pids]
+    everything = _distinct(roots, *(_children(root) for root in roots))
+    _signal(roots, signal.SIGTERM)
+    killed = _wait(everything, wait_s)
+    _signal(killed, signal.SIGKILL)
+    _wait(killed, wait_s)
 
 
 #: Processes that this process started, so that they can be let go when they end before it does.

@@ -13,7 +13,7 @@ from typing import Any
 
 from ray import tune
 
-from ichtune.errors import ConfigError, ConflictError, DataError, NothingUsableError, StorageError
+from ichtune.errors import StorageError
 from ichtune.recipe import Recipe
 from ichtune.search.mirror import fetch_sources, node_workspace
 from ichtune.search.nameplate import name_logs, name_process
@@ -23,17 +23,6 @@ from ichtune.search.stages import Place, Stage, TrialPlan, plan_trial
 from ichtune.space import EarlyStop
 from ichtune.tables import write_json
 
-#: What ends one trial but not the search. A dead process is not among them: Ray tries those again.
-TRIAL_ERRORS = (
-    ConfigError,
-    ConflictError,
-    DataError,
-    NothingUsableError,
-    RuntimeError,
-    ValueError,
-    TypeError,
-    MemoryError,
-)
 #: What the rungs and the folds of a trial came to, beside its checkpoints.
 STATE_FILE = "judged.json"
 
@@ -84,11 +73,16 @@ class FoldTrial(tune.Trainable):
         self._attempt(self._open)
 
     def _attempt(self, work: Any) -> Any:
-        """Do a piece of work; what it dies of is the trial's end, or the search's where the disk is full."""
+        """Do a piece of work; what it dies of is the trial's end at once, or the search's where the disk is full.
+
+        A process that dies is another matter: Ray starts the trial again.
+        """
         try:
             try:
                 return work()
-            except TRIAL_ERRORS as error:
+            except (StorageError, OSError):
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever a recipe dies of, the search goes on without it
                 self._failed(error)
         except (StorageError, OSError) as error:
             self._halt = str(error)

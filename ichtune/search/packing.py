@@ -63,7 +63,7 @@ def n_that_fit(asked: Mapping[str, float], nodes: Sequence[Node]) -> int:
     Raises:
         ConfigError: not even one fits, which Ray would wait for without end.
     """
-    fits = sum(_on_node(asked, node) for node in nodes)
+    fits = count_that_fit(asked, nodes)
     if fits < 1:
         n_cpus, n_gpus = sum(node.n_cpus for node in nodes), sum(node.n_gpus for node in nodes)
         raise ConfigError(
@@ -71,6 +71,11 @@ def n_that_fit(asked: Mapping[str, float], nodes: Sequence[Node]) -> int:
             f"{'' if len(nodes) == 1 else f' on {len(nodes)} nodes'}; lower `resources` in the space"
         )
     return fits
+
+
+def count_that_fit(asked: Mapping[str, float], nodes: Sequence[Node]) -> int:
+    """Return how many trials that ask for this fit on the nodes at a time; 0 where not even one does."""
+    return sum(_on_node(asked, node) for node in nodes)
 
 
 def _on_node(asked: Mapping[str, float], node: Node) -> int:

@@ -4,12 +4,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from ichtune.errors import ConfigError, NothingUsableError, StorageError
+from ichtune.errors import ConfigError, DataError, NothingUsableError, StorageError
 from ichtune.search.checks import check_data, check_space, inputs_of
-from ichtune.search.cluster import ray_session
+from ichtune.search.cluster import Cluster, ray_session
+from ichtune.search.growth import can_grow
+from ichtune.search.identity import check_noted, identity_of
 from ichtune.search.ledger import FAILED, FINISHED, Ledger, TrialRecord
 from ichtune.search.legs import MAX_FAILED_IN_A_ROW, Budget, Legs, Nothing
 from ichtune.search.mirror import fetch_pixels, push
@@ -20,7 +22,8 @@ from ichtune.search.transfer import answers_of, told_by
 from ichtune.search.trial_table import ledger_path, write_trials
 from ichtune.search.tune_run import TuneRun, run_legs
 from ichtune.search.watchers import Watcher, create_watchers
-from ichtune.space import Space
+from ichtune.space import SearchSettings, Space
+from ichtune.space.setting_fields import SettingError, check_search_name
 from ichtune.workspace import Workspace
 
 
@@ -31,7 +34,7 @@ class SearchOptions:
     Attributes:
         name: of the search's folder; the space's name by default.
         n_trials: trials in all, counted over every run of the search.
-        time_s: seconds after which this run ends.
+        time_s: seconds after which this run ends, starting Ray and measuring included.
         gpu_hours: GPU hours in all, counted over every run of the search.
         until_no_gain: trials in a row without a gain after which none is proposed any more.
         concurrent: trials at a time; else as many as the resources hold.
@@ -53,6 +56,24 @@ class SearchOptions:
     tensorboard: bool = True
     mlflow: str | None = None
     stage: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.name is not None:
+            try:
+                check_search_name("name", self.name)
+            except SettingError as error:
+                raise ConfigError(f"--name {error}") from None
+
+    def over(self, settings: SearchSettings) -> SearchSettings:
+        """Return a space's settings with what a person set beside them in their place."""
+        return replace(
+            settings,
+            trials=self.n_trials or settings.trials,
+            time_s=self.time_s or settings.time_s,
+            gpu_hours=self.gpu_hours or settings.gpu_hours,
+            until_no_gain=self.until_no_gain or settings.until_no_gain,
+            concurrent=self.concurrent or settings.concurrent,
+        )
 
 
 @dataclass(frozen=True)
@@ -113,19 +134,20 @@ def run_search(
         NothingUsableError: no trial ended with a usable result, or too many failed in a row.
         StorageError: the disk is full; the same command goes on once there is room.
     """
+    start = time.monotonic()
     check_space(workspace, space)
     fetch_pixels(workspace, inputs_of(space))
     check_data(workspace, inputs_of(space))
     name = options.name or space.name
-    start = time.monotonic()
     place = workspace.origin or workspace.layout.root
     busy = f"search {name!r} is running already in {place}; watch it with `ichtune leaderboard`"
     with only_writer(workspace, name, busy) as on_append:
         ledger = Ledger(ledger_path(workspace.layout, name), on_append)
         identity = identity_of(workspace, space)
+        check_noted(ledger, identity)
         legs = _legs(workspace, space, options, ledger, identity)  # what it refuses leaves no ledger behind
         ledger.open(identity, {"space": space.resolved()})
-        run = TuneRun(workspace, space, options, legs)
+        run = TuneRun(workspace, space, options, legs, note=note, begun_s=start)
         folder = ledger.path.parent
         watchers = create_watchers(folder, shown, note, tensorboard=options.tensorboard, mlflow=options.mlflow)
         records = ledger.records()
@@ -135,29 +157,44 @@ def run_search(
             ) as cluster:
                 watchers.started(name, cluster, records)
                 try:
+                    run.grows = cluster.joined and can_grow()
+                    _check_gpu_hours(run, cluster)
                     run_legs(run, _table_writer(workspace, watchers.event))
                 finally:
                     watchers.ended()
     write_trials(workspace.layout)
     push(workspace, [workspace.layout.trials])
-    time_s = options.time_s or space.search.time_s
-    time_is_up = time_s is not None and time.monotonic() - start >= time_s
-    return _result(name, ledger, legs, run.halted, time_is_up)
+    return _result(name, ledger, legs, run.halted, time.monotonic() >= run.ends_s)
 
 
 def _legs(workspace: Workspace, space: Space, options: SearchOptions, ledger: Ledger, identity: dict[str, Any]) -> Legs:
-    settings = space.search
-    budget = Budget(
-        n_trials=options.n_trials or settings.trials,
-        gpu_hours=options.gpu_hours or settings.gpu_hours,
-        until_no_gain=options.until_no_gain or settings.until_no_gain,
-    )
+    settings = options.over(space.search)
+    budget = Budget(settings.trials, settings.gpu_hours, settings.until_no_gain)
     name = ledger.path.parent.name
     if name in settings.learn_from:
         raise ConfigError(f"learn_from: search {name!r} knows its own trials; leave it out or give this one a new name")
     told = told_by(workspace.layout, space, identity)
     answers = answers_of(workspace.layout, name, identity)
     return Legs(space, ledger, create_scheduler(settings.early_stop), budget, told, answers)
+
+
+def _check_gpu_hours(run: TuneRun, cluster: Cluster) -> None:
+    """Say so where GPU hours end nothing, because no trial gets a GPU.
+
+    Raises:
+        ConfigError: they were asked for beside the space, which may be meant for other machines too.
+    """
+    gpu_hours, asks = run.legs.budget.gpu_hours, run.space.resources.gpu > 0
+    if gpu_hours is None or (asks and (cluster.n_gpus > 0 or run.grows)):
+        return
+    where = "the cluster" if cluster.joined else "this machine"
+    why = f"{where} has none" if asks else "the space's `resources` ask for none"
+    if run.options.gpu_hours is not None:
+        raise ConfigError(
+            f"--gpu-hours {gpu_hours:g} would end nothing: no trial gets a GPU, because {why}. Limit the search with "
+            f"--time, --trials or --until-no-gain"
+        )
+    run.note(f"the {gpu_hours:g} GPU hours of the space end nothing here: no trial gets a GPU, because {why}")
 
 
 def _has_work(legs: Legs) -> bool:
@@ -202,19 +239,10 @@ def _table_writer(workspace: Workspace, on_event: OnEvent) -> OnEvent:
     def tell(event: TrialEvent) -> None:
         nonlocal next_s
         if event.kind not in ("start", "epoch") and (start := time.monotonic()) >= next_s:
-            with suppress(StorageError):  # it is made anew from the ledger; Tune would take it for the trial's fault
+            # it is made anew from the ledgers; Tune would take it for the trial's fault
+            with suppress(StorageError, DataError):
                 write_trials(workspace.layout)
                 next_s = start + 20.0 * (time.monotonic() - start)
         on_event(event)
 
     return tell
-
-
-def identity_of(workspace: Workspace, space: Space) -> dict[str, Any]:
-    """Return what must not change between two runs of one search."""
-    return {
-        "space_id": space.space_id,
-        "fold_plan_hash": workspace.fold_plan.plan_hash,
-        "cache_id": str(workspace.about["cache_id"]),
-        "folds": list(space.folds.search_on),
-    }

@@ -2,6 +2,7 @@
 ledger. A Tune trial is one leg; a trial that is promoted later is another Tune trial."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
@@ -11,6 +12,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from ichtune.errors import IchtuneError
+from ichtune.search.deaths import MAX_FAILURES, Keep, gains_tries, reason_of
 from ichtune.search.ledger import FAILED, FINISHED, STOPPED, Ledger, TrialRecord
 from ichtune.search.legs import Legs, Nothing
 from ichtune.search.names import METRIC, TIME_ATTR
@@ -28,21 +30,28 @@ class LegSearcher(Searcher):
         legs: decides.
         config_of: turns a record into the configuration that a trial receives.
         on_event: told of every leg that begins, and of duplicates.
+        room: how many legs there may be at a time right now, where that changes; None leaves it to Tune.
     """
 
     def __init__(
-        self, legs: Legs, config_of: Callable[[TrialRecord], dict[str, Any]], on_event: OnEvent | None = None
+        self,
+        legs: Legs,
+        config_of: Callable[[TrialRecord], dict[str, Any]],
+        on_event: OnEvent | None = None,
+        room: Callable[[], int] | None = None,
     ) -> None:
         super().__init__(metric=METRIC, mode="min")
-        self._legs, self._config_of, self._on_event = legs, config_of, on_event
+        self._legs, self._config_of, self._on_event, self._room = legs, config_of, on_event, room
         self._running: dict[str, int] = {}
         self._n_known = len(legs.ledger.records())
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_on_event": None, "_legs": None, "_config_of": None}
+        return {**self.__dict__, "_on_event": None, "_legs": None, "_config_of": None, "_room": None}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
         """Return the configuration of the next leg, None while there is none yet, or that there is none left."""
+        if self._room is not None and len(self._running) >= self._room():
+            return None
         found = self._legs.next(frozenset(self._running.values()))
         self._tell_duplicates()
         if found is Nothing.YET:
@@ -130,16 +139,19 @@ class LedgerCallback(tune.Callback):
         ledger: the search's memory.
         keeper: writes epochs.
         on_event: told of each event once it is written; left behind when Ray copies the callback.
+        keep: keeps in the workspace what Ray said of a worker's death.
     """
 
-    def __init__(self, ledger: Ledger, keeper: Bookkeeper, on_event: OnEvent | None = None) -> None:
-        self._ledger, self._keeper, self._on_event = ledger, keeper, on_event
+    def __init__(
+        self, ledger: Ledger, keeper: Bookkeeper, on_event: OnEvent | None = None, keep: Keep | None = None
+    ) -> None:
+        self._ledger, self._keeper, self._on_event, self._keep = ledger, keeper, on_event, keep
         self._told: dict[int, int] = {}
-        #: What went wrong that no other trial would survive: a full disk.
-        self.halted = ""
+        #: Deaths of each trial's workers since its last new epoch.
+        self._deaths: Counter[int] = Counter()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"halted": self.halted}
+        return {}
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -147,9 +159,10 @@ class LedgerCallback(tune.Callback):
         """Write an epoch that the scheduler was not asked about, such as the last one, and tell of it."""
         self._keeper.record(trial.config, result)
         number, epoch = trial.config["trial"], int(result[TIME_ATTR])
-        self.halted = self.halted or result.get("halt", "")
         if epoch > self._told.get(number, trial.config["told"]) and math.isfinite(result[METRIC]):
             self._told[number] = epoch
+            self._deaths[number] = 0
+            gains_tries(trial)
             self._tell(event_of("epoch", trial.config, result))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -168,9 +181,26 @@ class LedgerCallback(tune.Callback):
             return  # left where it was, because the budget is spent
         self._end(trial.config, status, last, failure)
 
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Count a death after which Tune starts the trial again."""
+        self._deaths[trial.config["trial"]] += 1
+
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Write the end of a trial whose process died more often than it may."""
-        reason = f"its worker died (traceback in {trial.error_file})"
+        """Write the end of a trial whose process died more often than it may without a new epoch.
+
+        Tune gives a trial up at once where one death reaches it twice, as that of a whole node may: it has started the
+        trial again by then, and takes the second message for a start that failed. Such a trial is left as interrupted,
+        and its next leg is handed out like that of any other.
+        """
+        number = trial.config["trial"]
+        is_echo = trial.num_failures <= trial.max_failures
+        self._deaths[number] += not is_echo
+        if is_echo and 0 < self._deaths[number] <= MAX_FAILURES:
+            return
+        try:
+            reason = reason_of(trial, self._keep)
+        except (OSError, IchtuneError):  # the ledger will say if the disk is full
+            reason = reason_of(trial)
         self._end(trial.config, FAILED, trial.last_result or {}, reason)
 
     def _end(self, config: Mapping[str, Any], status: str, result: Mapping[str, Any], reason: str) -> None:
@@ -211,4 +241,5 @@ def event_of(kind: str, config: Mapping[str, Any], result: Mapping[str, Any], re
         parameters=dict(config["parameters"]),
         resources=dict(config["resources"]),
         node=str(result.get("hostname", "")),
+        to_end=bool(config.get("to_end", False)),
     )

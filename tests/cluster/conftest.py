@@ -48,6 +48,7 @@ class Search:
             stderr=subprocess.PIPE,
             text=True,
             env={**os.environ, **environment},
+            start_new_session=True,  # a group of its own, as a shell or a batch system gives it
         )
 
     def events(self, kind: str) -> int:
@@ -61,8 +62,12 @@ class Search:
             assert time.monotonic() < deadline, f"no {count} {kind} in {timeout_s} s"
             time.sleep(0.05)
 
-    def signal(self, number: int) -> tuple[int, str]:
-        self.process.send_signal(number)
+    def signal(self, number: int, *, group: bool = False) -> tuple[int, str]:
+        """Signal the process, or its whole group, and wait for its end; exit code and what it said."""
+        if group:
+            os.killpg(self.process.pid, number)
+        else:
+            self.process.send_signal(number)
         return self._ended()
 
     def result(self) -> dict[str, Any]:

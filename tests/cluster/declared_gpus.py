@@ -71,5 +71,5 @@ def test_half_a_gpu_a_trial_on_two_nodes_of_which_one_is_lost(
     found = search.result()
 
     assert found["complete"]
-    assert found["trials"]["failed"] == 0
+    assert found["trials"]["failed"] == 0, [row for row in found["leaderboard"] if row["status"] == "failed"]
     nothing_lost(search, 6)

@@ -4,8 +4,14 @@ import json
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
+import ray  # noqa: F401 - it brings psutil along
+
+from ichtune.search.deaths import MAX_FAILURES
+
+import psutil  # isort: skip
 
 pytestmark = pytest.mark.slow
 
@@ -97,6 +103,52 @@ def test_sigterm_is_as_clean_as_ctrl_c(fake_workspace, start_search):
 
     assert code == 130, errors
     assert "the same command continues the search" in errors
+
+
+def test_a_worker_that_is_lost_again_and_again_costs_an_epoch_each_time_and_never_the_trial(
+    fake_workspace, start_search, space_file, nothing_lost
+):
+    """As on machines that are taken away; what counts is that the trial has come further in between."""
+    longer = (
+        space_file.read_text().replace("epochs: 6", "epochs: 100").replace("grace: 1, max: 6", "grace: 90, max: 100")
+    )
+    space_file.write_text(longer)
+    search = start_search(fake_workspace().layout.root, "--trials", "1", "--concurrent", "1")
+    for _ in range(MAX_FAILURES + 1):
+        search.wait_for("epoch", search.events("epoch") + 1)
+        kill_worker(search)
+    found = search.result()
+
+    assert found["trials"]["finished"] == 1
+    nothing_lost(search, 1)
+
+
+def kill_worker(search):
+    """Kill the process of the trial that runs, and wait until it is gone."""
+    deadline = time.monotonic() + 60
+    while not (workers := [child for child in children(search) if "trial_0000" in " ".join(child.cmdline())]):
+        assert time.monotonic() < deadline, "no process carries the trial's name"
+    for worker in workers:
+        worker.kill()
+        worker.wait(timeout=30)
+
+
+def children(search):
+    return psutil.Process(search.process.pid).children(recursive=True)
+
+
+def test_sigterm_to_the_whole_group_is_as_clean(fake_workspace, start_search):
+    """What ``timeout``, a batch system or the end of a session does; Ray itself would be gone before the search is."""
+    search = start_search(fake_workspace().layout.root, "--concurrent", "1")
+    search.wait_for("epoch", 1)
+    begun_s = time.monotonic()
+
+    code, errors = search.signal(signal.SIGTERM, group=True)
+
+    assert code == 130, errors
+    assert "the same command continues the search" in errors
+    assert search.summary["complete"] is False
+    assert time.monotonic() - begun_s < 45  # Ray waits 60 s for one that is gone
 
 
 def test_a_complete_search_starts_nothing_again_and_more_trials_extend_it(fake_workspace, start_search):

@@ -4,7 +4,8 @@ import copy
 import json
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,22 @@ import typer
 from ruamel.yaml import YAML
 
 from ichtune.cli.main import app
+from ichtune.recipe import Recipe
+from ichtune.search import packer
+from ichtune.search.growth import Room
+from ichtune.search.nodes import Node
 from ichtune.shipped import find_yaml
+from ichtune.space import read_space
 from ichtune.version import __version__
+from ichtune.workspace import Workspace
 
 ROOT = Path(__file__).parents[2]
 RAYJOB, LAUNCHER = ROOT / "deploy" / "kuberay-rayjob.yaml", ROOT / "deploy" / "cluster-launcher.yaml"
 SCHEMA = json.loads(Path(__file__).with_name("kuberay_rayjob.schema.json").read_text())
 #: Where the workspace and the copies of it lie in both.
 SHARED, STAGE = "/shared", "/stage"
+#: What the launcher finds out about the machines of its file.
+MACHINES = {"g5.2xlarge": {"CPU": 8, "GPU": 1}}
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -91,7 +100,7 @@ def test_workers_have_gpus_and_the_head_runs_no_trial(rayjob: dict[str, Any]) ->
     container = worker["template"]["spec"]["containers"][0]
     assert container["resources"]["limits"]["nvidia.com/gpu"] == "1"
     assert cluster["enableInTreeAutoscaling"]
-    assert 0 == worker["minReplicas"] <= worker["replicas"] <= worker["maxReplicas"]
+    assert 0 == worker["minReplicas"] <= worker["replicas"] < worker["maxReplicas"]
     assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
     assert cluster["authOptions"] == {"mode": "token"}
     assert rayjob["spec"]["shutdownAfterJobFinishes"] is True
@@ -145,6 +154,57 @@ def test_both_machines_of_the_launcher_ask_for_the_token_on_one_port(launcher: d
     assert "--autoscaling-config=~/ray_bootstrap_config.yaml" in head
     assert "~/.ray/auth_token" in launcher["file_mounts"]
     assert {f"--volume {place}:{place}" for place in (SHARED, STAGE)} < set(launcher["docker"]["run_options"])
+
+
+def rayjob_node_types() -> tuple[dict[str, Any], str]:
+    """The kinds of nodes as Ray's autoscaler in Kubernetes reads them from the file, and which of them is the head."""
+    from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
+
+    spec = read(RAYJOB)["spec"]["rayClusterSpec"]
+    told = _derive_autoscaling_config_from_ray_cr({"metadata": {"name": "x", "namespace": "y"}, "spec": spec})
+    return told["available_node_types"], told["head_node_type"]
+
+
+def launcher_node_types() -> tuple[dict[str, Any], str]:
+    """The kinds of nodes of the launcher's file, with the resources that it looks up for their machines."""
+    from ray.autoscaler._private.util import prepare_config
+
+    prepared = prepare_config(read(LAUNCHER))
+    types = prepared["available_node_types"]
+    for kind in types.values():
+        kind["resources"] = kind["resources"] or MACHINES[kind["node_config"]["InstanceType"]]
+    return types, prepared["head_node_type"]
+
+
+@pytest.mark.parametrize("node_types", [rayjob_node_types, launcher_node_types])
+def test_the_search_in_the_file_starts_on_the_head_alone_and_makes_the_cluster_grow(
+    node_types: Callable[[], tuple[dict[str, Any], str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a trial asks for is what Ray's own autoscaler starts nodes of the file for, up to their maximum."""
+    from ray.autoscaler._private.node_provider_availability_tracker import NodeAvailabilitySummary
+    from ray.autoscaler._private.resource_demand_scheduler import _default_utilization_scorer, get_nodes_for
+
+    types, head = node_types()
+    assert types[head]["resources"]["CPU"] == 0
+    assert all(kind.get("min_workers", 0) == 0 for kind in types.values())
+    resources = read_space(find_yaml("windows", "search_spaces")).resources
+    assert all("windows" in words for words in commands())
+    monkeypatch.setattr(packer, "look_at_nodes", lambda gpu_memory=False: [Node(n_cpus=0)])
+    made = packer.Packer(Workspace(tmp_path), resources, tmp_path, [], 0, grows=True)
+    asked = made.request(Recipe())["resources"]
+    demand = {kind.upper(): amount for kind, amount in asked.items()}
+
+    scorer = partial(_default_utilization_scorer, node_availability_summary=NodeAvailabilitySummary({}))
+
+    def started(n_trials: int) -> tuple[dict[str, int], list[Any]]:
+        nodes, unfulfilled = get_nodes_for(types, {head: 1}, head, 100, [demand] * n_trials, scorer)
+        return dict(nodes), unfulfilled
+
+    (kind,) = [name for name in types if name != head]
+    assert demand["GPU"] > 0
+    assert Room(made.n_that_fit)() >= 1
+    assert started(Room(made.n_that_fit)()) == ({kind: 2}, [])  # four trials of half a GPU
+    assert started(16) == ({kind: types[kind]["max_workers"]}, [])
 
 
 def commands() -> Iterator[list[str]]:

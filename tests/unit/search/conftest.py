@@ -129,7 +129,9 @@ class FakeTune:
                 if not isinstance(config, dict):
                     break
                 live.append(
-                    SimpleNamespace(trial_id=f"leg_{n_legs}", config=config, epoch=config["told"], last_result={})
+                    SimpleNamespace(
+                        trial_id=f"leg_{n_legs}", config=config, epoch=config["told"], last_result={}, num_failures=0
+                    )
                 )
                 n_legs += 1
             if not live:

@@ -23,7 +23,7 @@ from ichtune.training.fold_run import open_fold
 RECIPE = Recipe(
     architecture="tiny_convnet", image_px=48, epochs=3, batch_size=8, lr=3e-3, windows="brain", ema_decay=0.9
 )
-STOP = EarlyStop(type="asha", grace=1, max=3, factor=2)
+STOP = EarlyStop(type="asha", grace=1, max=3, factor=2, judge="cooldown")
 Config = dict[str, Any]
 TWO_EPOCHS: Config = {"recipe": replace(RECIPE, epochs=2).to_dict(), "rungs": [1]}
 
@@ -281,7 +281,19 @@ def test_a_broken_recipe_fails_the_trial_and_keeps_the_traceback(config, tmp_pat
 
 
 @pytest.mark.parametrize(
-    "error", [RuntimeError("CUDA error"), ValueError(""), MemoryError("no memory"), TypeError("x")]
+    "error",
+    [
+        RuntimeError("CUDA error"),
+        ValueError(""),
+        MemoryError("no memory"),
+        TypeError("x"),
+        KeyError("lr"),
+        IndexError("out of range"),
+        AttributeError("no such thing"),
+        AssertionError("never"),
+        ImportError("no module"),
+        ZeroDivisionError("by zero"),
+    ],
 )
 def test_what_goes_wrong_in_training_ends_the_trial_and_not_the_search(config, monkeypatch, error):
     monkeypatch.setattr(loop.TrainingRun, "train_epoch", _raising(error))

@@ -1,5 +1,6 @@
 """run_search: what it refuses before Ray is started, and how a run of it is said to have ended."""
 
+import time
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -7,15 +8,16 @@ import pytest
 
 from ichtune.errors import ConfigError, ConflictError, DataError, NothingUsableError, StorageError
 from ichtune.locks import only_one
-from ichtune.search import study
+from ichtune.search import identity, study
 from ichtune.search.cluster import Cluster
+from ichtune.search.identity import identity_of
 from ichtune.search.ledger import FAILED, FINISHED, INTERRUPTED, STOPPED, Ledger
 from ichtune.search.legs import MAX_FAILED_IN_A_ROW
-from ichtune.search.study import SearchOptions, SearchResult, identity_of, run_search
+from ichtune.search.study import SearchOptions, SearchResult, run_search
 from ichtune.search.telemetry import TrialEvent
 from ichtune.search.trial_table import ledger_path
 from ichtune.search.watchers import Watcher, Watchers
-from ichtune.space import EarlyStop, read_space
+from ichtune.space import EarlyStop, Resources, read_space
 from ichtune.tables import TRIALS, read_table
 
 
@@ -48,13 +50,15 @@ class Told(Watcher):
 @pytest.fixture
 def fake_ray(monkeypatch, epoch):
     """Instead of Ray's legs: every trial is run as a function says; returns the trials that were run."""
-    ran = []
+    ran, gpus = [], [0]
 
     @contextmanager
     def session(*arguments, **options):
-        yield Cluster("", "", 2, 0, joined=False)
+        yield Cluster("", "", 2, gpus[0], joined=False)
 
-    def use(end):
+    def use(end, n_gpus=0):
+        gpus[0] = n_gpus
+
         def run_legs(run, on_event):
             while hasattr(record := run.legs.next(), "trial"):
                 ran.append(record.trial)
@@ -155,6 +159,44 @@ def test_another_space_under_the_same_name_is_refused(fake_workspace, plain, fak
         run_search(workspace, other, SearchOptions(name="mine"))
 
 
+def test_a_search_of_other_labels_is_not_continued_and_answers_nothing(fake_workspace, plain, fake_ray, monkeypatch):
+    workspace = fake_workspace()
+    ran = fake_ray(finish)
+    run_search(workspace, plain, SearchOptions())
+    inputs = {**identity.inputs_of(workspace), "labels_sha256": "others"}
+    monkeypatch.setattr(identity, "inputs_of", lambda workspace: inputs)
+
+    with pytest.raises(ConfigError, match=r"search 'space' was started with another labels_sha256"):
+        run_search(workspace, plain, SearchOptions(n_trials=5))
+    run_search(workspace, plain, SearchOptions(name="again"))
+
+    assert ran == [0, 1, 2, 0, 1, 2]
+
+
+def test_gpu_hours_that_would_end_nothing_are_refused(fake_workspace, plain, fake_ray):
+    fake_ray(finish)
+    with pytest.raises(ConfigError, match=r"--gpu-hours 2 would end nothing: .* because this machine has none"):
+        run_search(fake_workspace("a"), plain, SearchOptions(gpu_hours=2))
+
+    fake_ray(finish, n_gpus=1)
+    assert run_search(fake_workspace("b"), plain, SearchOptions(gpu_hours=9)).complete
+    on_cores = replace(plain, resources=Resources(gpu=0))
+    with pytest.raises(ConfigError, match=r"--gpu-hours 9 would end nothing: .* `resources` ask for none"):
+        run_search(fake_workspace("c"), on_cores, SearchOptions(gpu_hours=9))
+
+
+def test_gpu_hours_of_a_space_that_end_nothing_here_are_noted(fake_workspace, plain, fake_ray):
+    fake_ray(finish)
+    notes = []
+    shared = replace(plain, search=replace(plain.search, gpu_hours=40.0))
+
+    assert run_search(fake_workspace(), shared, SearchOptions(), note=notes.append).complete
+
+    assert notes == [
+        "the 40 GPU hours of the space end nothing here: no trial gets a GPU, because this machine has none"
+    ]
+
+
 def test_a_search_cannot_learn_from_itself(fake_workspace, plain, no_ray):
     itself = replace(plain, search=replace(plain.search, learn_from=("space",)))
 
@@ -197,7 +239,7 @@ def test_spent_gpu_hours_complete_a_search_wherever_its_trials_stand(fake_worksp
     def leave(run, record):
         run.legs.ledger.epoch(record.trial, {"epoch": 1, "val_weighted_log_loss": 0.3, "seconds": 3600.0, "gpu": 1.0})
 
-    fake_ray(leave)
+    fake_ray(leave, n_gpus=1)
     found = run_search(workspace, plain, SearchOptions(gpu_hours=1.0))
     assert found.complete
 
@@ -214,7 +256,7 @@ def test_what_is_set_beside_the_space_goes_before_it(fake_workspace, plain, fake
         seen.append(run.legs.budget)
         finish(run, record)
 
-    fake_ray(look)
+    fake_ray(look, n_gpus=1)
     run_search(fake_workspace("a"), replace(plain, search=settings), SearchOptions(n_trials=1, gpu_hours=5))
     run_search(fake_workspace("b"), replace(plain, search=settings), SearchOptions(until_no_gain=2))
 
@@ -258,6 +300,21 @@ def test_a_table_that_cannot_be_written_ends_no_trial(fake_workspace, plain, fak
 
     assert run_search(workspace, plain, SearchOptions()).count(FINISHED) == 3
     assert len(writes) == 4
+
+
+def test_a_ledger_of_another_search_that_is_damaged_meanwhile_ends_no_trial(fake_workspace, plain, fake_ray):
+    workspace = fake_workspace()
+
+    def damage(run, record):
+        path = ledger_path(workspace.layout, "other")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("no line of a ledger\n")
+        finish(run, record)
+
+    fake_ray(damage)
+
+    assert run_search(workspace, plain, SearchOptions()).count(FINISHED) == 3
+    assert len(read_table(workspace.layout.trials, TRIALS)) == 3
 
 
 def test_the_table_is_written_again_only_when_there_is_time_for_it(fake_workspace, plain, fake_ray, monkeypatch):
@@ -308,3 +365,31 @@ def test_a_result_knows_its_best_trial(record):
     assert SearchResult("x", records, 3, complete=True).best.trial == 0  # a stopped trial's loss was never annealed
     assert SearchResult("x", records, 3, complete=True).count(FAILED) == 1
     assert SearchResult("x", [], 3, complete=False).best is None
+
+
+@pytest.mark.parametrize("joined", [True, False])
+def test_a_run_knows_when_it_was_begun_and_whether_a_cluster_that_it_joined_can_grow(
+    fake_workspace, plain, monkeypatch, joined
+):
+    seen, said = [], []
+
+    @contextmanager
+    def session(*arguments, **options):
+        time.sleep(0.2)  # Ray starts
+        yield Cluster("", "", 2, 0, joined=joined)
+
+    def run_legs(run, on_event):
+        seen.append((run.grows, time.monotonic() - run.begun_s))
+        run.note("it waits")
+
+    monkeypatch.setattr(study, "ray_session", session)
+    monkeypatch.setattr(study, "can_grow", lambda: True)
+    monkeypatch.setattr(study, "create_watchers", lambda folder, shown, note, **asked: Watchers(shown, note))
+    monkeypatch.setattr(study, "run_legs", run_legs)
+
+    run_search(fake_workspace(), plain, SearchOptions(), note=said.append)
+
+    ((grows, after_s),) = seen
+    assert grows is joined
+    assert after_s >= 0.2, "the time counts from when Ray was ready, and not from the command"
+    assert said == ["it waits"]

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from ichtune.errors import StorageError
+from ichtune.search.deaths import MAX_FAILURES
 from ichtune.search.ledger import FAILED, FINISHED, INTERRUPTED, STOPPED, Ledger
 from ichtune.search.legs import Budget, Legs, Nothing
 from ichtune.search.names import METRIC, TIME_ATTR
@@ -51,7 +52,16 @@ def result(epoch):
 
 
 def trial(last: dict[str, Any] | None = None, **config: Any) -> SimpleNamespace:
-    return SimpleNamespace(config={**CONFIG, **config}, last_result=last, error_file="error.txt")
+    return SimpleNamespace(
+        config={**CONFIG, **config}, last_result=last, error_file="error.txt", num_failures=0, max_failures=MAX_FAILURES
+    )
+
+
+def given_up(**config: Any) -> SimpleNamespace:
+    """A trial whose worker died more often than Tune starts it again."""
+    one = trial(**config)
+    one.num_failures = one.max_failures + 1
+    return one
 
 
 def events_in(ledger: Ledger, kind: str) -> list[dict[str, Any]]:
@@ -164,11 +174,76 @@ def test_a_leg_that_was_cut_off_or_never_began_has_no_end(ledger, result):
 
 def test_a_dead_worker_is_a_failure_with_the_path_of_its_traceback(ledger):
     events = []
-    LedgerCallback(ledger, Bookkeeper(ledger), events.append).on_trial_error(0, [], trial())
+    LedgerCallback(ledger, Bookkeeper(ledger), events.append).on_trial_error(0, [], given_up())
 
     assert ledger.records()[0].status == FAILED
     assert "error.txt" in ledger.records()[0].reason
     assert [event.kind for event in events] == [FAILED]
+
+
+def test_what_ray_said_of_a_death_is_kept_with_the_trial(ledger, tmp_path):
+    (tmp_path / "error.txt").write_text("Failure # 3 (now)\nThe actor is dead because its node has died.\n")
+    one, kept = given_up(), []
+    one.error_file = str(tmp_path / "error.txt")
+
+    def keep(config: dict[str, Any], text: str) -> str:
+        kept.append((config["trial"], text))
+        return "s3://bucket/work/worker_died.txt"
+
+    LedgerCallback(ledger, Bookkeeper(ledger), keep=keep).on_trial_error(0, [], one)
+
+    reason = ledger.records()[0].reason
+    assert "no epoch in between, the last time: The actor is dead because its node has died." in reason
+    assert reason.endswith("(traceback in s3://bucket/work/worker_died.txt)")
+    assert kept == [(0, (tmp_path / "error.txt").read_text())]
+
+
+def test_where_it_cannot_be_kept_ray_s_own_file_is_named(ledger, tmp_path):
+    (tmp_path / "error.txt").write_text("Failure # 3 (now)\nThe actor died.\n")
+    one = given_up()
+    one.error_file = str(tmp_path / "error.txt")
+
+    def keep(config: dict[str, Any], text: str) -> str:
+        raise StorageError("the disk is full")
+
+    LedgerCallback(ledger, Bookkeeper(ledger), keep=keep).on_trial_error(0, [], one)
+
+    assert f"traceback in {one.error_file}" in ledger.records()[0].reason
+
+
+def test_a_death_that_reaches_tune_twice_leaves_the_trial_to_go_on(ledger, legs, result):
+    """The second message finds a trial that Tune has put into its queue again, and ends it there."""
+    callback, one = LedgerCallback(ledger, Bookkeeper(ledger)), trial()
+    searcher = LegSearcher(legs, lambda record: {**CONFIG, "trial": record.trial})
+    assert searcher.suggest("a")["trial"] == 0
+
+    for n_deaths in range(1, MAX_FAILURES + 1):
+        one.num_failures = n_deaths
+        callback.on_trial_recover(0, [], one)
+        one.num_failures = min(n_deaths + 1, MAX_FAILURES)
+        searcher.on_trial_complete("a", error=True)
+        callback.on_trial_error(0, [], one)
+        assert ledger.records()[0].status == INTERRUPTED
+        assert searcher.suggest("a")["trial"] == 0, "it is not taken up again"
+
+    callback.on_trial_recover(0, [], one)
+    callback.on_trial_error(0, [], one)
+    assert ledger.records()[0].status == FAILED, "a recipe that always kills its worker goes on for ever"
+
+
+def test_only_deaths_without_a_new_epoch_in_between_use_up_a_trial_s_tries(ledger, result):
+    callback, one = LedgerCallback(ledger, Bookkeeper(ledger)), trial()
+    for number in range(1, 4):
+        one.num_failures += 1  # it died, and tells again what was told
+        assert one.num_failures <= one.max_failures, "Tune would give it up"
+        callback.on_trial_result(0, [], one, result(max(1, number - 1), 0.3))
+        callback.on_trial_result(0, [], one, result(number, 0.3))
+    before = one.max_failures
+    assert before == 3 + MAX_FAILURES
+
+    one.num_failures += MAX_FAILURES + 1
+    callback.on_trial_result(0, [], one, result(3, 0.3))  # nothing new
+    assert one.max_failures == before < one.num_failures
 
 
 def test_every_epoch_is_told_once_however_often_its_trial_tells_it(ledger, result):
@@ -191,7 +266,7 @@ def test_a_ledger_that_cannot_be_written_is_the_trial_s_fault_by_no_means(ledger
     monkeypatch.setattr("ichtune.search.ledger.os.fsync", full)
 
     callback.on_trial_complete(0, [], trial({"epoch": 1, "failure": "broken"}))
-    callback.on_trial_error(0, [], trial())
+    callback.on_trial_error(0, [], given_up())
 
     assert isinstance(ledger.failure, StorageError)
     assert events == []
@@ -219,6 +294,17 @@ def test_the_searcher_hands_out_legs_and_remembers_which_run(space, ledger, legs
     ledger.end(1, FAILED, "why")
     searcher.on_trial_complete("b", error=True)
     assert searcher.suggest("e") == "FINISHED"
+
+
+def test_no_more_legs_are_handed_out_than_there_is_room_for(ledger, legs, record):
+    ledger.start(record(1, [], lr=2e-3))
+    room = [1]
+    searcher = LegSearcher(legs, lambda one: {**CONFIG, "trial": one.trial}, room=lambda: room[0])
+
+    assert searcher.suggest("a")["trial"] == 0
+    assert searcher.suggest("b") is None
+    room[0] = 2  # the cluster has grown
+    assert searcher.suggest("b")["trial"] == 1
 
 
 def test_a_leg_that_begins_is_told_with_where_it_stands(ledger, legs, result):
@@ -254,3 +340,4 @@ def test_rungs_are_counted_in_the_order_in_which_they_come(result):
     assert event_of("epoch", CONFIG, result(3, 0.3, 0.2, rung=FOLD_RUNG)).rung == 2
     assert event_of("epoch", CONFIG, result(3, 0.3, 0.2, rung=7)).rung is None
     assert event_of("start", CONFIG, {}).rung is None
+    assert [event_of("start", CONFIG | {"to_end": to_end}, {}).to_end for to_end in (False, True)] == [False, True]

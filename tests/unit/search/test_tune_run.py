@@ -1,21 +1,25 @@
 """One run of Ray Tune: what it is handed, and how it ends. Nothing here starts Ray."""
 
+import math
 import os
+import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 
 from ichtune.errors import StorageError
 from ichtune.search import tune_run
+from ichtune.search.growth import N_AHEAD, Waiting
 from ichtune.search.ledger import Ledger
 from ichtune.search.legs import Budget, Legs
 from ichtune.search.objective import plan_of
 from ichtune.search.schedulers import create_scheduler
 from ichtune.search.study import SearchOptions
 from ichtune.search.trial_table import ledger_path
-from ichtune.search.tune_adapters import LegSearcher, RungScheduler
-from ichtune.search.tune_run import TuneRun, run_legs
+from ichtune.search.tune_adapters import LedgerCallback, LegSearcher, RungScheduler
+from ichtune.search.tune_run import MOST_AT_ONCE, TuneRun, run_legs
 from ichtune.workspace import Workspace
 
 REQUEST = {"resources": {"cpu": 2.0}, "n_threads": 2, "wants_gpu": False, "gpu_memory_mb": None}
@@ -24,9 +28,14 @@ REQUEST = {"resources": {"cpu": 2.0}, "n_threads": 2, "wants_gpu": False, "gpu_m
 class FakePacker:
     n_concurrent = 5
     notes = ("recipe x could not be measured",)
+    made: ClassVar[list["FakePacker"]] = []
 
-    def __init__(self, *about):
-        pass
+    def __init__(self, *about, **options):
+        self.options = options
+        FakePacker.made.append(self)
+
+    def n_that_fit(self):
+        return 2
 
     def request(self, recipe):
         return REQUEST
@@ -59,6 +68,9 @@ def tuner(monkeypatch):
     monkeypatch.setattr(tune_run.tune, "Tuner", FakeTuner)
     monkeypatch.setattr(tune_run, "Packer", FakePacker)
     monkeypatch.setenv("TUNE_GLOBAL_CHECKPOINT_S", "3600")
+    monkeypatch.setenv("TUNE_PRINT_ALL_TRIAL_ERRORS", "")  # recorded, so that what the code sets is undone
+    monkeypatch.delenv("TUNE_PRINT_ALL_TRIAL_ERRORS")
+    FakePacker.made.clear()
     return made
 
 
@@ -101,6 +113,9 @@ def test_tune_is_handed_adapters_that_read_the_ledger(run_of, tuner):
     assert tuner.trainable is not None
     assert run.halted == ""
     assert os.environ["TUNE_GLOBAL_CHECKPOINT_S"] == "3600"
+    assert os.environ["TUNE_PRINT_ALL_TRIAL_ERRORS"] == "0", "tracebacks of Ray's would run through the live table"
+    assert [type(callback) for callback in config.callbacks] == [LedgerCallback]
+    assert FakePacker.made[0].options["grows"] is False
 
 
 @pytest.mark.parametrize(("asked", "n"), [(None, 5), (3, 3)])
@@ -108,6 +123,59 @@ def test_trials_at_a_time_are_what_was_asked_for_or_what_fits(run_of, tuner, ask
     run_legs(run_of(concurrent=asked), lambda event: None)
 
     assert tuner.tune_config.max_concurrent_trials == n
+
+
+def test_on_a_cluster_that_grows_the_searcher_looks_for_room_and_whoever_waits_is_told(run_of, tuner, record):
+    run, said = run_of(), []
+    run.grows, run.note = True, said.append
+
+    run_legs(run, lambda event: None)
+
+    chosen = tuner.tune_config
+    assert chosen.max_concurrent_trials == MOST_AT_ONCE
+    assert chosen.search_alg._room() == 2 + N_AHEAD
+    assert [type(callback) for callback in tuner.run_config.callbacks] == [LedgerCallback, Waiting]
+    assert FakePacker.made[0].options["grows"] is True
+    FakePacker.made[0].options["note"]("it waits")
+    assert said == ["it waits"]
+
+
+def test_whoever_says_how_many_trials_at_a_time_is_heeded_where_the_cluster_grows(run_of, tuner):
+    run = run_of(concurrent=3)
+    run.grows = True
+
+    run_legs(run, lambda event: None)
+
+    assert tuner.tune_config.max_concurrent_trials == 3
+
+
+def test_the_time_counts_from_the_command_and_not_from_when_tune_is_ready(run_of, tuner):
+    run = run_of(time_s=600.0)
+    run.begun_s -= 590.0  # Ray's start and what was measured
+    stopped = []
+
+    def fit():
+        stop = tuner.run_config.stop
+        stopped.append(stop.stop_all())
+        stop._ends_s -= 11.0
+        stopped.append(stop.stop_all())
+
+    tuner.fit = fit
+    run_legs(run, lambda event: None)
+
+    assert stopped == [False, True]
+    assert FakePacker.made[0].options["ends_s"] == run.ends_s, "measuring may take what is left of the time"
+    assert run_of().ends_s == math.inf
+
+
+def test_when_measuring_took_all_of_the_time_nothing_is_begun(run_of, tuner):
+    run = run_of(time_s=60.0)
+    run.begun_s = time.monotonic() - 61.0
+    tuner.fit = lambda: pytest.fail("Tune was started")
+
+    run_legs(run, lambda event: None)
+
+    assert run.legs.ledger.records() == []
 
 
 def test_what_the_packer_could_not_measure_is_said(run_of, tuner, caplog):
