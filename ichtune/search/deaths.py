@@ -19,9 +19,13 @@ MAX_CAUSE = 300
 Keep = Callable[[Mapping[str, Any], str], str]
 
 
-def gains_tries(trial: Any) -> None:
-    """Let a trial of Tune's die as often as at its begin, because it has told a new epoch."""
-    trial.max_failures = trial.num_failures + MAX_FAILURES
+def gains_tries(trial: Any, n_deaths: int = 0) -> None:
+    """Let a trial of Tune's die as often as at its begin, less the deaths since it last told a new epoch.
+
+    Tune's own count may be too high, because a death can reach it twice, and too low, because a trial that it gave up
+    for that is handed out as another one.
+    """
+    trial.max_failures = trial.num_failures + max(0, MAX_FAILURES - n_deaths)
 
 
 def reason_of(trial: Any, keep: Keep | None = None) -> str:

@@ -149,6 +149,8 @@ class LedgerCallback(tune.Callback):
         self._told: dict[int, int] = {}
         #: Deaths of each trial's workers since its last new epoch.
         self._deaths: Counter[int] = Counter()
+        #: Turn of Tune's loop in which each trial was last started again.
+        self._recovered: dict[int, int] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -183,19 +185,23 @@ class LedgerCallback(tune.Callback):
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Count a death after which Tune starts the trial again."""
-        self._deaths[trial.config["trial"]] += 1
+        number = trial.config["trial"]
+        self._deaths[number] += 1
+        self._recovered[number] = iteration
+        gains_tries(trial, self._deaths[number])
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Write the end of a trial whose process died more often than it may without a new epoch.
 
-        Tune gives a trial up at once where one death reaches it twice, as that of a whole node may: it has started the
-        trial again by then, and takes the second message for a start that failed. Such a trial is left as interrupted,
-        and its next leg is handed out like that of any other.
+        Tune gives a trial up at once where one death reaches it twice, as that of a worker does to which the trial is
+        just being handed on: in the same turn of its loop it has put the trial into its queue again, and takes the
+        second message for a start that failed. Tune counts both, so its own number says nothing. Such a trial is left
+        as interrupted, and its next leg is handed out like that of any other.
         """
         number = trial.config["trial"]
-        is_echo = trial.num_failures <= trial.max_failures
+        is_echo = self._recovered.get(number) == iteration
         self._deaths[number] += not is_echo
-        if is_echo and 0 < self._deaths[number] <= MAX_FAILURES:
+        if is_echo and self._deaths[number] <= MAX_FAILURES:
             return
         try:
             reason = reason_of(trial, self._keep)

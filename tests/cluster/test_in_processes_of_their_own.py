@@ -14,6 +14,7 @@ pytestmark = pytest.mark.slow
 
 #: Files of this folder, and how many tests each must have passed.
 CASES = {
+    "deaths_on_ray.py": 1,
     "declared_gpus.py": 1,
     "limits_on_ray.py": 1,
     "local_ray.py": 1,

@@ -81,3 +81,6 @@ def test_a_new_epoch_gives_a_trial_its_tries_anew():
     gains_tries(trial)
 
     assert trial.max_failures == 7 + MAX_FAILURES
+    for n_deaths, left in ((1, MAX_FAILURES - 1), (MAX_FAILURES, 0), (MAX_FAILURES + 1, 0)):
+        gains_tries(trial, n_deaths)
+        assert trial.max_failures == 7 + left

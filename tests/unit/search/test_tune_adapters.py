@@ -231,6 +231,21 @@ def test_a_death_that_reaches_tune_twice_leaves_the_trial_to_go_on(ledger, legs,
     assert ledger.records()[0].status == FAILED, "a recipe that always kills its worker goes on for ever"
 
 
+def test_a_death_that_reaches_tune_twice_counts_once_however_often_tune_counts_it(ledger):
+    """A worker dies, and its trial is handed on to one that died with the same node and was idle until now."""
+    callback, one = LedgerCallback(ledger, Bookkeeper(ledger)), trial()
+    one.num_failures = 1
+    callback.on_trial_recover(4, [], one)
+    one.num_failures = 2
+    callback.on_trial_recover(5, [], one)
+    one.num_failures = MAX_FAILURES + 1
+    callback.on_trial_error(5, [], one)
+    assert ledger.records()[0].status == INTERRUPTED
+
+    callback.on_trial_error(6, [], one)
+    assert ledger.records()[0].status == FAILED, "the third death was another one"
+
+
 def test_only_deaths_without_a_new_epoch_in_between_use_up_a_trial_s_tries(ledger, result):
     callback, one = LedgerCallback(ledger, Bookkeeper(ledger)), trial()
     for number in range(1, 4):
