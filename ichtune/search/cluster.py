@@ -83,7 +83,10 @@ def ray_session(
         read_settings_again()
         _check_can_be_joined(wanted)
     with on_loopback(local or is_on_loopback_only(wanted)):
-        context = _start_local(dashboard, job_name) if local else _join(wanted, job_name)
+        try:
+            context = _start_local(dashboard, job_name) if local else _join(wanted, job_name)
+        except SystemExit as ended:  # SIGTERM while Ray starts: its own handler, which is there before ours
+            raise KeyboardInterrupt from ended
         try:
             with _sigterm_as_sigint():  # after Ray's start, which sets a handler of its own
                 yield _describe(context.dashboard_url, token_file(), joined=not local)

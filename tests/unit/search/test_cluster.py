@@ -56,6 +56,16 @@ def test_a_local_ray_is_started_on_loopback_with_a_token_of_its_owner_only(start
     assert LOOPBACK_SWITCH not in os.environ
 
 
+def test_sigterm_while_ray_starts_is_as_clean_as_ctrl_c(monkeypatch, tmp_path):
+    def ended_by_ray(dashboard, job_name):
+        raise SystemExit(15)
+
+    monkeypatch.setattr(cluster, "_start_local", ended_by_ray)
+
+    with pytest.raises(KeyboardInterrupt), ray_session(None, tmp_path / "token"):
+        pass
+
+
 def test_a_token_is_kept_between_sessions_and_closed_to_others(started, tmp_path):
     token = tmp_path / "token"
     token.write_text("a" * 64)
