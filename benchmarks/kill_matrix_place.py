@@ -24,6 +24,8 @@ from ichtune.search.cluster_state import FOLDER_VARIABLE
 
 #: Marks the processes of a Ray that a search started for itself.
 MARK = "KILL_MATRIX_RUN"
+#: Seconds that processes of a Ray that lost its search are given to end.
+ENDS_S = 20.0
 SPACE = """
 version: 1
 search: {algorithm: tpe, trials: 5, seed: 7, early_stop: {type: asha, grace: 1, max: 6, factor: 2}}
@@ -167,11 +169,18 @@ class Bench:
 
 
 def end_left_over(place: Place) -> int:
-    """End what the searches of a run left running; how many processes it was."""
-    left = []
+    """End what the searches of a run leave running for longer than a while; how many processes it was."""
+    until = time.monotonic() + ENDS_S
+    while (left := _marked(place)) and time.monotonic() < until:
+        time.sleep(1.0)
+    send(signal.SIGKILL, left)
+    return len(left)
+
+
+def _marked(place: Place) -> list[psutil.Process]:
+    found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
             if process.environ().get(MARK) == str(place.folder):
-                left.append(process)
-    send(signal.SIGKILL, left)
-    return len(left)
+                found.append(process)
+    return found
