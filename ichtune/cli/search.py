@@ -148,7 +148,7 @@ def _run(
     size = space_size(space)
     note(f"searching {space.name}: {size.text}, {len(workspace.labelled)} labelled slices", quiet)
     lines = JsonLines()
-    n_trials = options.n_trials or space.search.trials
+    n_trials = options.over(space.search).trials
     running = Running()
     with SearchView(n_trials, quiet, _seconds_left(workspace, space, options, running)) as view:
         found = run_search(workspace, space, options, [running, view, *([lines] if as_json else [])], note)

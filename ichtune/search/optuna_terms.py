@@ -55,21 +55,20 @@ class SampledChooser(OptunaChooser):
 
     def __init__(self, trial: optuna.trial.BaseTrial) -> None:
         super().__init__(trial)
-        self._choices: dict[str, list[Any]] = {}
+        self._orders: dict[str, tuple[list[Any], list[Any]]] = {}
 
     def categorical(self, name: str, choices: Sequence[Any]) -> Any:
         """Choose one of ``choices``."""
         order = in_order(choices)
         if order is None:
             return super().categorical(name, choices)
-        self._choices[name] = list(choices)
+        self._orders[name] = list(choices), order
         return order[self._trial.suggest_int(name, 0, len(order) - 1)]
 
     def told(self) -> dict[str, Any]:
         """Return what was chosen as the ledger keeps it, choices by their labels."""
         told = super().told()
-        for name, choices in self._choices.items():
-            order = in_order(choices) or choices
+        for name, (choices, order) in self._orders.items():
             told["params"][name] = order[told["params"][name]]
             told["distributions"][name] = distribution_to_json(CategoricalDistribution(choices))
         return told

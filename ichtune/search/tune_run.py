@@ -61,7 +61,7 @@ class TuneRun:
     @property
     def ends_s(self) -> float:
         """When its time is up, on the monotonic clock; infinity without a limit."""
-        return self.begun_s + (self.options.time_s or self.space.search.time_s or math.inf)
+        return self.begun_s + (self.options.over(self.space.search).time_s or math.inf)
 
     def config_of(self, record: TrialRecord, packer: Packer) -> dict[str, Any]:
         """Return what an actor receives to run the next leg of a trial."""
@@ -161,8 +161,7 @@ def _packer(run: TuneRun) -> Packer:
 def _tuner(run: TuneRun, packer: Packer, halt: _Halt, on_event: OnEvent) -> tune.Tuner:
     ledger, keeper = run.legs.ledger, Bookkeeper(run.legs.ledger)
     # on a cluster that grows, what fits is looked at anew each time
-    at_once = run.options.concurrent or run.space.search.concurrent
-    at_once = at_once or (MOST_AT_ONCE if run.grows else packer.n_concurrent)
+    at_once = run.options.over(run.space.search).concurrent or (MOST_AT_ONCE if run.grows else packer.n_concurrent)
     room = Room(packer.n_that_fit) if run.grows else None
     watching = [Waiting(run.note, packer.n_that_fit)] if run.grows else []
     return tune.Tuner(
