@@ -35,8 +35,8 @@ demo: $(READY)  ## the whole job on generated data: demo/submission.csv, demo/re
 	$(ICHTUNE) score $(DEMO)/submission.csv --truth $(DEMO)/phantom/truth.csv --ladder --work $(DEMO)
 	$(ICHTUNE) report --work $(DEMO)
 
-test: $(READY)  ## every test
-	$(BIN)/python -m tests
+test: test-fast  ## every test
+	$(BIN)/python -m tests -m "slow or gpu"
 
 test-fast: $(READY)  ## the tests without Ray, processes and whole pipelines
 	$(BIN)/python -m tests -n auto --maxprocesses 8 -m "not slow and not gpu"

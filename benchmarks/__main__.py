@@ -7,6 +7,7 @@ from benchmarks import (
     rung_truth,
     search_economics,
     search_overhead,
+    search_scale,
     techniques,
     training_speed,
 )
@@ -20,6 +21,7 @@ BENCHMARKS = (
     rung_truth,
     search_economics,
     search_overhead,
+    search_scale,
 )
 
 

@@ -1,5 +1,6 @@
 """A tiny but complete prepared workspace whose labels can be read from its pixels, made without a DICOM file."""
 
+import gc
 import os
 import signal
 from collections.abc import Callable
@@ -33,6 +34,18 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 FakeWorkspace = Callable[..., Workspace]
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector what imports and collecting made: going through it again took a tenth of the time."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    """Let everything end as it would have."""
+    gc.unfreeze()
+
 
 BRAIN_HU = 30
 BLEED_PX = 8

@@ -13,6 +13,8 @@ from ichtune.training.fold_run import fold_rows, open_batches
 from ichtune.training.loop import TrainingRun
 from ichtune.workspace import Workspace
 
+pytestmark = pytest.mark.slow  # trains again after each step
+
 
 def recipe(**changes: Any) -> Recipe:
     settings: dict[str, Any] = {

@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from typer.testing import CliRunner
 
 from ichtune.cli.main import app
@@ -9,6 +10,7 @@ from ichtune.cli.main import app
 RECIPE = "architecture: tiny_convnet\nwindows: brain\nimage_px: 32\nbatch_size: 16\nwarmup: 0\n"
 
 
+@pytest.mark.slow  # sweeps
 def test_it_plots_and_suggests_and_trains_nothing(fake_workspace, tmp_path):
     workspace = fake_workspace()
     (tmp_path / "mine.yaml").write_text(RECIPE)
@@ -33,6 +35,7 @@ def test_a_recipe_that_cannot_be_read_ends_with_a_reason(fake_workspace):
     assert "exp_90" in str(told.exception)
 
 
+@pytest.mark.slow  # sweeps
 def test_frozen_epochs_are_swept_where_asked_and_only_there(fake_workspace, tmp_path, monkeypatch):
     from ichtune.training import lr_finder
 

@@ -89,8 +89,8 @@ def test_a_refused_file_is_a_crossed_field(tmp_path):
 
 
 def test_many_slices_make_pages_and_lose_none(tmp_path, monkeypatch):
-    monkeypatch.setattr(montage, "MAX_PAGE_PX", 500)
-    values = [hu for hu in range(1, 80) if hu % 8 and hu != 9][:60]  # every eighth lies half-way between two greys
+    monkeypatch.setattr(montage, "MAX_PAGE_PX", 220)
+    values = [hu for hu in range(1, 80) if hu % 8 and hu != 9][:32]  # every eighth lies half-way between two greys
     view = view_of(*(tile(hu) for hu in values), notes=("a note",))
     paths = write_montage(view, Cache(), BRAIN, tmp_path / "a.png")
     assert [path.name for path in paths] == [f"a_page_{n}_of_3.png" for n in (1, 2, 3)]

@@ -55,6 +55,7 @@ BUDGETS = {
 }
 
 
+@pytest.mark.slow  # plays a search again after each event
 @pytest.mark.parametrize("kind", [*SEARCHES, "several folds", "failures", "repetitions", "hours of a gpu", "no gain"])
 def test_killed_after_any_event_it_goes_on_as_if_it_had_not_been(fake_tune, tmp_path, kind):
     """For each prefix of the undisturbed ledger the continued one ends with the same lines, all of them in order."""

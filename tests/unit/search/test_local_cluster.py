@@ -15,6 +15,8 @@ from ichtune.search.cluster_state import STATE_FILE, read_state, write_state
 from ichtune.search.local_cluster import Wanted, nodes_of, settings_for, start_cluster, stop_cluster, visible_gpus
 from ichtune.search.loopback import LOOPBACK_SWITCH
 
+pytestmark = pytest.mark.slow  # starts and ends real processes
+
 SLEEPING = (sys.executable, "-c", "import sys, time; print(*sys.argv[1:], flush=True); time.sleep(120)")
 ENDING = (sys.executable, "-c", "print('no more sockets')")
 

@@ -11,6 +11,8 @@ import pytest
 from ichtune.search import node_processes
 from ichtune.search.node_processes import MARK_VARIABLE, Started, end, is_alive, start
 
+pytestmark = pytest.mark.slow  # starts and ends real processes
+
 #: A process that has a child of its own and says so; with "stubborn", SIGTERM ends neither.
 PARENT = """
 import os, signal, subprocess, sys, time

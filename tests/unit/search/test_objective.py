@@ -97,6 +97,7 @@ def run_of(session_workspace, recipe: Recipe = RECIPE, fold: int = 0, share: flo
     return open_fold(session_workspace, recipe, fold, torch.device("cpu"), share=share).run
 
 
+@pytest.mark.slow  # trains again after each epoch
 @pytest.mark.parametrize("kind", KINDS)
 def test_killed_after_any_epoch_it_goes_on_with_the_same_numbers(config, tmp_path, trained, kind):
     """The checkpoint is what the ledger knows, or one epoch ahead of it; no epoch is trained twice either way."""
