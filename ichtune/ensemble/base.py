@@ -5,7 +5,7 @@ Dimension key: M members, N slices, L labels in the order of ``ichtune.labels.LA
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -17,24 +17,34 @@ from ichtune.metrics import check_probabilities
 class Blender(ABC):
     """Combines the probabilities of M members into one; learned state ends in ``_``.
 
-    What every implementation keeps: predictions are probabilities in [0, 1]; hard 0 and 1, duplicated members
-    and a single member give finite results; row order does not matter; ``fit`` reads nothing but its
-    arguments, so that fitting on some folds and predicting another one is honest; what ``learned`` returns goes
+    What every implementation keeps: predictions are probabilities in [0, 1]; hard 0 and 1, duplicated members and a
+    single member give finite results; neither the order of rows nor that of members matters; ``fit`` reads nothing but
+    its arguments, so that fitting on some folds and predicting another one is honest; what ``learned`` returns goes
     through JSON and makes a blender that predicts the same to the last bit.
     """
+
+    #: Whether predictions always lie between those of the members.
+    is_mean: ClassVar[bool] = True
 
     #: Weight of each member for each label, (M, L), columns summing to one; None before ``fit`` or where
     #: there is none.
     weights_: np.ndarray | None = None
 
     @abstractmethod
-    def fit(self, p_MNL: np.ndarray, y_NL: np.ndarray, weight_N: np.ndarray | None = None) -> Self:
+    def fit(
+        self,
+        p_MNL: np.ndarray,
+        y_NL: np.ndarray,
+        weight_N: np.ndarray | None = None,
+        group_N: np.ndarray | None = None,
+    ) -> Self:
         """Learn from out-of-fold predictions.
 
         Args:
             p_MNL: probabilities (M, N, L).
             y_NL: labels (N, L), 0 or 1.
             weight_N: weight of each slice (N,), at least 0; None weighs all alike.
+            group_N: the patient of each slice (N,); only a blender that cross-fits while it learns reads it.
         """
 
     @abstractmethod

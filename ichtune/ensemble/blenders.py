@@ -4,16 +4,34 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+from ichtune.ensemble.auto import Auto
 from ichtune.ensemble.base import Blender
+from ichtune.ensemble.best_member import BestMember
 from ichtune.ensemble.convex import Convex
 from ichtune.ensemble.equal_mean import EqualMean
 from ichtune.ensemble.equal_mean_logit import EqualMeanLogit
+from ichtune.ensemble.greedy import Greedy
+from ichtune.ensemble.logit_scaling import LogitScaling
+from ichtune.ensemble.model_averaging import ModelAveraging
+from ichtune.ensemble.nonnegative import NonNegativeLeastSquares
+from ichtune.ensemble.power_mean import PowerMean
+from ichtune.ensemble.rank_mean import RankMean
+from ichtune.ensemble.stacking import LogisticStacking
 from ichtune.errors import ConfigError, nearest
 
 BLENDERS: dict[str, type[Blender]] = {
     "equal_mean": EqualMean,
     "equal_mean_logit": EqualMeanLogit,
+    "best_member": BestMember,
+    "rank_mean": RankMean,
+    "power_mean": PowerMean,
+    "greedy": Greedy,
     "convex": Convex,
+    "logit_scaling": LogitScaling,
+    "logistic_stacking": LogisticStacking,
+    "nnls": NonNegativeLeastSquares,
+    "model_averaging": ModelAveraging,
+    "auto": Auto,
 }
 
 

@@ -12,7 +12,13 @@ from ichtune.ensemble.base import Blender, check_fit, check_members
 class EqualMean(Blender):
     """Mean of the members' probabilities."""
 
-    def fit(self, p_MNL: np.ndarray, y_NL: np.ndarray, weight_N: np.ndarray | None = None) -> Self:
+    def fit(
+        self,
+        p_MNL: np.ndarray,
+        y_NL: np.ndarray,
+        weight_N: np.ndarray | None = None,
+        group_N: np.ndarray | None = None,
+    ) -> Self:
         """Note the number of members; see ``Blender.fit``."""
         check_fit(p_MNL, y_NL, weight_N)
         self.weights_ = np.full((p_MNL.shape[0], p_MNL.shape[2]), 1.0 / p_MNL.shape[0])

@@ -13,7 +13,13 @@ from ichtune.ensemble.logits import from_logits, to_logits
 class EqualMeanLogit(Blender):
     """Mean of the members' log odds, turned back into a probability."""
 
-    def fit(self, p_MNL: np.ndarray, y_NL: np.ndarray, weight_N: np.ndarray | None = None) -> Self:
+    def fit(
+        self,
+        p_MNL: np.ndarray,
+        y_NL: np.ndarray,
+        weight_N: np.ndarray | None = None,
+        group_N: np.ndarray | None = None,
+    ) -> Self:
         """Note the number of members; see ``Blender.fit``."""
         check_fit(p_MNL, y_NL, weight_N)
         self.weights_ = np.full((p_MNL.shape[0], p_MNL.shape[2]), 1.0 / p_MNL.shape[0])

@@ -12,7 +12,7 @@ def test_a_blender_is_made_with_its_settings():
 
 
 def test_learned_state_is_no_setting():
-    assert blender_parameters("convex") == ("space", "weights", "shrinkage")
+    assert blender_parameters("convex") == ("space", "weights", "shrinkage", "towards_shared")
     assert blender_parameters("equal_mean") == ()
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from ichtune.ensemble.blend_losses import LogitLoss, MixtureLoss
-from ichtune.ensemble.convex import Convex, identical_members
+from ichtune.ensemble.convex import Convex
 from ichtune.ensemble.logits import from_logits, to_logits
 from ichtune.errors import ConfigError, DataError
 from ichtune.labels import METRIC_WEIGHTS, N_LABELS
@@ -93,9 +93,14 @@ def test_a_duplicate_shares_the_weight_and_changes_nothing(space, sharing):
     np.testing.assert_allclose(two.weights_[1], two.weights_[4], atol=1e-15)
 
 
-def test_identical_members_are_grouped_in_order():
-    p, _ = members(20)
-    assert identical_members(p[[2, 0, 2, 1, 0]]) == [[0, 2], [1, 4], [3]]
+def test_weights_per_label_go_straight_to_shared_ones():
+    p, y = members()
+    shared, own = Convex().fit(p, y).weights_, Convex(weights="per_label").fit(p, y).weights_
+    half = Convex(weights="per_label", towards_shared=0.5).fit(p, y).weights_
+    np.testing.assert_allclose(half, (shared + own) / 2, atol=1e-12)
+    np.testing.assert_allclose(Convex(weights="per_label", towards_shared=1.0).fit(p, y).weights_, shared, atol=1e-12)
+    with pytest.raises(ConfigError, match="towards_shared has no effect on shared weights"):
+        Convex(towards_shared=0.5)
 
 
 @pytest.mark.parametrize(("space", "sharing"), SETTINGS)
