@@ -39,7 +39,7 @@ test: test-fast  ## every test
 	$(BIN)/python -m tests -m "slow or gpu"
 
 test-fast: $(READY)  ## the tests without Ray, processes and whole pipelines
-	$(BIN)/python -m tests -n auto --maxprocesses 8 -m "not slow and not gpu"
+	$(BIN)/python -m tests -n auto --maxprocesses 8 --dist worksteal -m "not slow and not gpu"
 
 check: format-check lint types floors test  ## what CI runs: format, lint, types, import floors, tests
 

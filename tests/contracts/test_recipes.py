@@ -119,6 +119,7 @@ def test_it_shifts_no_probability(name: str) -> None:
     assert recipe.negative_share == 1.0
 
 
+@pytest.mark.slow  # every shipped network
 @pytest.mark.parametrize("name", trained_names())
 def test_it_trains(name: str, session_workspace: Workspace) -> None:
     recipe = small(read_recipe(name))

@@ -176,7 +176,7 @@ def brute_force(space: Space) -> int:
     return len(found)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(constrained())
 def test_constraints_are_counted_kept_and_read_back(chosen: dict[str, Any]) -> None:
     try:

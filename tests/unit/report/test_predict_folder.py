@@ -30,6 +30,8 @@ from ichtune.training.fold_run import open_batches
 from ichtune.training.predict import load_model, predict_rows
 from ichtune.workspace import Workspace
 
+pytestmark = pytest.mark.slow  # from DICOM files to predictions
+
 SERIES_P = [f"series_p_{label}" for label in LABELS]
 
 

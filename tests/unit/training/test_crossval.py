@@ -28,6 +28,8 @@ from ichtune.training.predict import load_model
 from ichtune.training.provenance import patient_marks
 from ichtune.workspace import Workspace
 
+pytestmark = pytest.mark.slow  # whole runs
+
 CPU = torch.device("cpu")
 FakeWorkspace = Callable[..., Workspace]
 RECIPE = Recipe(architecture="tiny_convnet", windows="brain", image_px=32, lr=1e-2, epochs=2, batch_size=16)  # type: ignore[arg-type]

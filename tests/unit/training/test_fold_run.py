@@ -107,6 +107,7 @@ def test_a_warm_start_takes_the_weights_of_the_same_fold(fake_workspace: FakeWor
         np.testing.assert_allclose(opened.run.predict(opened.rows.valid), oof[list(P_COLUMNS)], rtol=1e-6)
 
 
+@pytest.mark.slow  # trains twice for each
 @pytest.mark.parametrize(
     "changes",
     [
