@@ -19,7 +19,7 @@ DEFAULT_ENSEMBLE = "demo"
 def blend(
     work: PlaceOption = DEFAULT_PLACE,
     ensemble: Annotated[
-        str, typer.Option(help="An ensemble file, or the name of a shipped one: demo, mean.")
+        str, typer.Option(help="An ensemble file, or the name of a shipped one: demo, mean, auto, greedy.")
     ] = DEFAULT_ENSEMBLE,
     out: Annotated[Path | None, typer.Option(help="The CSV to write.", show_default="WORK/submission.csv")] = None,
     as_json: JsonOption = False,
@@ -59,6 +59,7 @@ def _as_json(blended: "BlendResult", submission: "SubmissionResult | None") -> d
         "blend_id": blended.blend_id,
         "ladder": blended.ladder,
         "weights": blended.weights,
+        "tried": [asdict(tried) for tried in blended.tried],
         "differences": {name: asdict(interval) for name, interval in blended.differences.items()},
         "members": [asdict(member) for member in blended.panel.members],
         "collapsed": blended.panel.collapsed,
@@ -97,6 +98,7 @@ def _notes(blended: "BlendResult", submission: "SubmissionResult | None", quiet:
 
 def _show(blended: "BlendResult", submission: "SubmissionResult | None", workspace: "Workspace") -> None:
     result(ladder_table(blended.ladder, is_generated=bool(workspace.about.get("generated"))))
+    _show_tried(blended)
     _show_weights(blended)
     row = next(row for row in blended.ladder if row["name"] == "blend")
     gain = blended.differences["best_single"]
@@ -133,6 +135,22 @@ def ladder_table(rows: list[dict[str, Any]], *, is_generated: bool) -> Any:
             _figure(row["test_loss"]),
         )
     return table
+
+
+def _show_tried(blended: "BlendResult") -> None:
+    """Print what the blender tried that chooses one, from the simplest on."""
+    if not blended.tried:
+        return
+    from rich.table import Table
+
+    table = Table(title="Ways to blend, the simplest first; scored on patients that they were not fitted on")
+    table.add_column("way", overflow="fold")
+    for column in ("loss", "behind the best", "standard error", ""):
+        table.add_column(column, justify="right")
+    for tried in blended.tried:
+        chosen = "chosen" if tried.chosen else ""
+        table.add_row(tried.title, _figure(tried.loss), f"{tried.behind:.5f}", f"{tried.standard_error:.5f}", chosen)
+    result(table)
 
 
 def _show_weights(blended: "BlendResult") -> None:

@@ -53,6 +53,12 @@ class Tried:
     standard_error: float
     chosen: bool = False
 
+    @property
+    def title(self) -> str:
+        """One line for people: ``convex: space logit, weights shared``."""
+        settings = ", ".join(f"{key} {value}" for key, value in self.parameters.items())
+        return f"{self.blender}: {settings}".removesuffix(": ").replace("_", " ")
+
 
 @dataclass
 class Auto(Blender):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ichtune.ensemble.auto import Auto, Tried
 from ichtune.ensemble.bootstrap import LEVEL, N_DRAWS, Interval, difference_interval
 from ichtune.ensemble.fitting import FittedBlend, crossfit_blend, fit_blend
 from ichtune.ensemble.ladder import BEST_SINGLE, BLEND, EQUAL_MEAN, PRIOR, Rung, build_rungs, ladder_rows
@@ -48,6 +49,12 @@ class BlendResult:
     differences: dict[str, Interval]
 
     @property
+    def tried(self) -> tuple[Tried, ...]:
+        """What the blender tried that chooses one; nothing of any other."""
+        blender = self.fitted.blender
+        return blender.tried_ if isinstance(blender, Auto) else ()
+
+    @property
     def weights(self) -> dict[str, dict[str, float]] | None:
         """Weight of each member for each label, by recipe_id; None for a blender without weights."""
         weights_ML = self.fitted.weights(len(self.panel.members))
@@ -73,8 +80,8 @@ def run_blend(workspace: Workspace, spec: BlendSpec) -> BlendResult:
         DataError, ConflictError, NothingUsableError: see ``load_panel``.
     """
     panel = load_panel(workspace, spec.recipe_ids)
-    fitted = fit_blend(spec, panel.p_MNL, panel.y_NL)
-    p_crossfit_NL = crossfit_blend(spec, panel.p_MNL, panel.y_NL, panel.fold_N)
+    fitted = fit_blend(spec, panel.p_MNL, panel.y_NL, panel.patient_N)
+    p_crossfit_NL = crossfit_blend(spec, panel.p_MNL, panel.y_NL, panel.fold_N, panel.patient_N)
     blend_id = _blend_id(spec, panel)
     rungs = build_rungs(panel, fitted.predict(panel.p_MNL), p_crossfit_NL, blend_id)
     result = BlendResult(

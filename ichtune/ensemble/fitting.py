@@ -49,14 +49,21 @@ class FittedBlend:
         return weights_ML
 
 
-def fit_blend(spec: BlendSpec, p_MNL: np.ndarray, y_NL: np.ndarray) -> FittedBlend:
-    """Choose the members that ``spec`` asks for by their loss on these rows, and fit its blender on them."""
+def fit_blend(spec: BlendSpec, p_MNL: np.ndarray, y_NL: np.ndarray, patient_N: np.ndarray) -> FittedBlend:
+    """Choose the members that ``spec`` asks for by their loss on these rows, and fit its blender on them.
+
+    Args:
+        spec: what is asked for.
+        p_MNL: out-of-fold probabilities of every member (M, N, L).
+        y_NL: labels (N, L).
+        patient_N: the patient of each slice, by which a blender cross-fits that chooses.
+    """
     chosen = np.arange(len(p_MNL))
     if spec.n_top is not None and spec.n_top < len(p_MNL):
         losses_M = np.array([weighted_log_loss(y_NL, p_NL) for p_NL in p_MNL])
         chosen = np.sort(np.argsort(losses_M, kind="stable")[: spec.n_top])
     blender = create_blender(spec.blender, spec.parameters)
-    return FittedBlend(spec, chosen, blender.fit(_take(p_MNL, chosen), y_NL))
+    return FittedBlend(spec, chosen, blender.fit(_take(p_MNL, chosen), y_NL, group_N=patient_N))
 
 
 def restore_blend(spec: BlendSpec, learned: Mapping[str, Any], n_members: int) -> FittedBlend:
@@ -76,11 +83,14 @@ def restore_blend(spec: BlendSpec, learned: Mapping[str, Any], n_members: int) -
     return FittedBlend(spec, np.arange(n_members), blender)
 
 
-def crossfit_blend(spec: BlendSpec, p_MNL: np.ndarray, y_NL: np.ndarray, fold_N: np.ndarray) -> np.ndarray:
+def crossfit_blend(
+    spec: BlendSpec, p_MNL: np.ndarray, y_NL: np.ndarray, fold_N: np.ndarray, patient_N: np.ndarray
+) -> np.ndarray:
     """Predict every slice with a blend chosen and fitted on the other folds: float64 (N, L)."""
 
     def fit_predict(fit_rows: np.ndarray, predict_rows: np.ndarray) -> np.ndarray:
-        return fit_blend(spec, p_MNL[:, fit_rows], y_NL[fit_rows]).predict(p_MNL[:, predict_rows])
+        fitted = fit_blend(spec, p_MNL[:, fit_rows], y_NL[fit_rows], patient_N[fit_rows])
+        return fitted.predict(p_MNL[:, predict_rows])
 
     return crossfit(fit_predict, fold_N, y_NL.shape[1])
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ichtune.ensemble.auto import Tried
 from ichtune.ensemble.ladder import BEST_SINGLE, BLEND, EQUAL_MEAN, PRIOR, SINGLE_PREFIX
 from ichtune.ensemble.members import run_title
 from ichtune.errors import DataError, IchtuneError
@@ -151,7 +152,7 @@ def collect_blend(workspace: Workspace) -> BlendFacts | None:
     submission, note = _submission(workspace, folder)
     return BlendFacts(
         blend_id=str(blend_id),
-        method=_method(about.get("spec") or {}),
+        method=_method(about),
         n_slices=int(about.get("n_slices") or len(labelled)),
         n_patients=int(labelled["patient_id"].nunique()),
         n_test_patients=about.get("n_test_patients"),
@@ -183,8 +184,11 @@ def _members(workspace: Workspace, about: Mapping[str, Any]) -> tuple[MemberRow,
     return tuple(sorted(rows, key=lambda row: (-sum(row.weights or ()), row.recipe_id)))
 
 
-def _method(spec: Mapping[str, Any]) -> str:
+def _method(about: Mapping[str, Any]) -> str:
+    spec = about.get("spec") or {}
     parts = [str(spec["blender"])] if spec.get("blender") else []
+    tried = (about.get("learned") or {}).get("tried") or []
+    parts += [f"chose {Tried(**one).title}" for one in tried if one.get("chosen")]
     parts += [f"{key} {value}" for key, value in (spec.get("parameters") or {}).items()]
     parts += [f"{key} {spec[key]}" for key in ("clip", "any_rule") if key in spec]
     return ", ".join(part.replace("_", " ") for part in parts)

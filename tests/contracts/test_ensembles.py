@@ -41,8 +41,9 @@ class TestShippedEnsemble:
     def test_it_blends_better_than_the_prior_and_is_clipped(self, name):
         spec = read_spec(FILES[name])
         p, y = generated()
-        p_NL = fit_blend(spec, p, y).predict(p)
+        patient = np.arange(300) // 2
+        p_NL = fit_blend(spec, p, y, patient).predict(p)
         assert p_NL.min() >= spec.clip
         assert p_NL.max() <= 1 - spec.clip
-        crossfitted = crossfit_blend(spec, p, y, np.arange(300) % 3)
+        crossfitted = crossfit_blend(spec, p, y, patient % 3, patient)
         assert weighted_log_loss(y, crossfitted) < 0.9 * weighted_log_loss(y, prior_predictions(y, 300))

@@ -57,6 +57,17 @@ def test_the_ladder_the_interval_and_the_next_command_are_shown(make_blend_works
     assert shown.strip().splitlines()[-1] == f"Next: ichtune report --work {made.root}"
 
 
+def test_what_auto_tried_is_shown_and_told_to_scripts(make_blend_workspace, run):
+    made = make_blend_workspace()
+    shown = run("--work", made.root, "--ensemble", "auto").stdout
+    assert "equal mean logit" in shown
+    assert "logistic stacking: l2 0.1" in shown
+    assert shown.count("chosen") == 1
+    tried = json.loads(run("--work", made.root, "--ensemble", "auto", "--json").stdout)["tried"]
+    assert [one["chosen"] for one in tried].count(True) == 1
+    assert min(one["behind"] for one in tried) == 0
+
+
 def test_real_data_is_not_called_generated(make_blend_workspace, run):
     made = make_blend_workspace()
     path = made.root / "workspace.json"

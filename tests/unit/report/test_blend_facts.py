@@ -48,6 +48,13 @@ def test_a_ladder_that_is_none_names_the_file(make_blend_workspace, text):
         collect_ladder(workspace)
 
 
+def test_what_auto_chose_is_the_method(make_blend_workspace):
+    workspace = make_blend_workspace().open()
+    blended = run_blend(workspace, BlendSpec(blender="auto"))
+    (chosen,) = [tried for tried in blended.tried if tried.chosen]
+    assert collect_blend(workspace).method.startswith(f"auto, chose {chosen.title}, ")
+
+
 def test_weights_labels_and_gains(full_workspace):
     workspace = full_workspace.open()
     blend = collect_blend(workspace)
