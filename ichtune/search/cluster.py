@@ -82,7 +82,7 @@ def ray_session(
     if not local:
         read_settings_again()
         _check_can_be_joined(wanted)
-    with on_loopback(local or is_on_loopback_only(wanted)):
+    with on_loopback(local or is_on_loopback_only(wanted)), _ray_speaks_on_stderr():
         try:
             context = _start_local(dashboard, job_name) if local else _join(wanted, job_name)
         except SystemExit as ended:  # SIGTERM while Ray starts: its own handler, which is there before ours
@@ -220,6 +220,19 @@ def _describe(dashboard_url: str, token_path: str, joined: bool) -> Cluster:
     resources = ray.cluster_resources()
     url = f"http://{dashboard_url}" if dashboard_url else ""
     return Cluster(url, token_path, resources.get("CPU", 0.0), resources.get("GPU", 0.0), joined)
+
+
+@contextmanager
+def _ray_speaks_on_stderr() -> Iterator[None]:
+    """Let what Ray says of a worker that died go to stderr: stdout is for results, lines of JSON among them."""
+    from ray._private import worker
+
+    before = worker.print_to_stdstream
+    worker.print_to_stdstream = lambda data, *args, **options: before({**data, "is_err": True}, *args, **options)
+    try:
+        yield
+    finally:
+        worker.print_to_stdstream = before
 
 
 @contextmanager

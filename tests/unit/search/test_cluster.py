@@ -66,6 +66,19 @@ def test_sigterm_while_ray_starts_is_as_clean_as_ctrl_c(monkeypatch, tmp_path):
         pass
 
 
+def test_what_ray_says_of_a_death_is_kept_out_of_the_results(started, tmp_path, capsys):
+    from ray._private import worker
+
+    before = worker.print_to_stdstream
+    with ray_session(None, tmp_path / "token"):
+        worker.print_to_stdstream({"lines": ["A worker died"], "pid": "raylet", "is_err": False}, ignore_prefix=False)
+
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "A worker died" in told.err
+    assert worker.print_to_stdstream is before
+
+
 def test_a_token_is_kept_between_sessions_and_closed_to_others(started, tmp_path):
     token = tmp_path / "token"
     token.write_text("a" * 64)
