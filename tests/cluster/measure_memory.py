@@ -32,7 +32,7 @@ def test_peaks_are_measured_in_tasks_and_shares_add_up_to_a_gpu(session_workspac
         assert 100 < table.measured(small) < table.measured(large) < 20_000
         # three layers of 16 to 64 channels at a half and a quarter of the side, float32, each before and after its norm
         kept_mb = 4 * 64 * 2 * (16 * 64**2 + 32 * 32**2 + 64 * 32**2) / 2**20
-        assert kept_mb < table.measured(large) - table.measured(small) < 10 * kept_mb
+        assert 0.5 * kept_mb < table.measured(large) - table.measured(small) < 10 * kept_mb
         assert table.measured(broken) is None  # no such cache: no matter of memory
         asked = trial_request(Resources(auto=True, gpu=0), [node], table.need_mb(large)).asked
         assert asked["memory"] == pytest.approx(table.measured(large) * 2**20, abs=1)
