@@ -246,7 +246,7 @@ def slice_normal(orientation: tuple[float, ...] | None) -> tuple[float, float, f
         return (_NAN, _NAN, _NAN)
     if z < 0:
         length = -length
-    return (x / length, y / length, z / length)
+    return (x / length + 0.0, y / length + 0.0, z / length + 0.0)  # no -0.0: it equals 0.0 and has other bytes
 
 
 def values_from(found: dict[str, RawValue], is_little_endian: bool) -> TagValues:

@@ -172,6 +172,17 @@ def test_only_named_tags_of_an_item_are_read():
     assert values.vector("pixel_spacing", 2) is None
 
 
+def test_a_normal_is_the_same_bytes_whatever_orientation_came_before():
+    """Answers are kept, and -0.0 finds what was kept for 0.0."""
+    for orientation in (
+        (1.0, 0.0, 0.0, 0.0, 1.0, -0.0),
+        (1.0, -0.0, 0.0, -0.0, 1.0, 0.0),
+        (1.0, 0.0, 0.0, 0.0, -1.0, 0.0),
+    ):
+        slice_normal.cache_clear()
+        assert np.signbit(slice_normal(orientation)).tolist() == [False, False, False]
+
+
 def test_the_normal_of_a_slice():
     assert slice_normal((1, 0, 0, 0, 1, 0)) == (0, 0, 1)
     assert slice_normal((1, 0, 0, 0, 0.8, -0.6)) == pytest.approx((0, 0.6, 0.8))
