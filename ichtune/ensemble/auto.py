@@ -12,7 +12,8 @@ import numpy as np
 
 from ichtune.ensemble.base import Blender, check_fit
 from ichtune.ensemble.crossfit import crossfit
-from ichtune.errors import ConfigError, DataError
+from ichtune.ensemble.numbers import check_between, check_whole
+from ichtune.errors import DataError
 from ichtune.metrics import slice_losses
 
 #: What is tried, from what learns least to what learns most: a later one has to earn its place.
@@ -85,12 +86,8 @@ class Auto(Blender):
 
     def __post_init__(self) -> None:
         for key, least in (("folds", 2), ("max_rows", 1)):
-            value = getattr(self, key)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ConfigError(f"auto: {key} must be a whole number of at least {least}, got {value!r}")
-        real = isinstance(self.tolerance, int | float) and not isinstance(self.tolerance, bool)
-        if not (real and 0.0 <= self.tolerance <= 10.0):
-            raise ConfigError(f"auto: tolerance must be a number between 0 and 10, got {self.tolerance!r}")
+            check_whole("auto", key, getattr(self, key), least)
+        check_between("auto", "tolerance", self.tolerance, 0.0, 10.0)
 
     def fit(
         self,
@@ -108,13 +105,11 @@ class Auto(Blender):
         if group_N is None or len(group_N) != len(y_NL):
             raise DataError("the blender auto scores candidates by patient: give fit the patient of each slice")
         rows, fold_R = choice_rows(np.asarray(group_N), row_weight_N, self.folds, self.max_rows)
+        p_MRL, y_RL, weight_R = p_MNL[:, rows], y_NL[rows], row_weight_N[rows]
         losses_CR = np.stack(
-            [
-                _crossfitted(name, parameters, p_MNL[:, rows], y_NL[rows], row_weight_N[rows], fold_R)
-                for name, parameters in CANDIDATES
-            ]
+            [_crossfitted(name, parameters, p_MRL, y_RL, weight_R, fold_R) for name, parameters in CANDIDATES]
         )
-        self.tried_ = self._judge(losses_CR, row_weight_N[rows], np.asarray(group_N)[rows])
+        self.tried_ = self._judge(losses_CR, weight_R, np.asarray(group_N)[rows])
         chosen = next(tried for tried in self.tried_ if tried.chosen)
         self.chosen_ = _create(chosen.blender, chosen.parameters).fit(p_MNL, y_NL, weight_N)
         self.weights_ = self.chosen_.weights_

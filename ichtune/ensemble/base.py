@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from ichtune.ensemble.numbers import Shapes, table_of_numbers
 from ichtune.errors import DataError
 from ichtune.labels import LABELS
 from ichtune.metrics import check_probabilities
@@ -25,6 +26,9 @@ class Blender(ABC):
 
     #: Whether predictions always lie between those of the members.
     is_mean: ClassVar[bool] = True
+
+    #: Shapes of the arrays beside ``weights_`` that ``fit`` learns, by attribute; None leaves a length open.
+    arrays: ClassVar[Shapes] = {}
 
     #: Weight of each member for each label, (M, L), columns summing to one; None before ``fit`` or where
     #: there is none.
@@ -54,9 +58,10 @@ class Blender(ABC):
     def learned(self) -> dict[str, Any]:
         """Return what ``fit`` learned as plain values for JSON.
 
-        Here that is ``weights_``; a blender that predicts from more extends this and ``restore``.
+        Here that is ``weights_`` and ``arrays``; a blender that predicts from more extends this and ``restore``.
         """
-        return {"weights_": None if self.weights_ is None else self.weights_.tolist()}
+        told = {key: getattr(self, key) for key in ("weights_", *self.arrays)}
+        return {key: None if value is None else value.tolist() for key, value in told.items()}
 
     def restore(self, learned: Mapping[str, Any]) -> Self:
         """Take what ``learned`` returned of a blender with the same settings: as if fitted again on the same rows.
@@ -68,6 +73,8 @@ class Blender(ABC):
             raise DataError(f"what a blender has learned must hold weights_, got {sorted(learned)}")
         told = learned["weights_"]
         self.weights_ = None if told is None else _weights(told)
+        for key, shape in self.arrays.items():
+            setattr(self, key, table_of_numbers(learned, key, shape))
         return self
 
 

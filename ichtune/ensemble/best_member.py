@@ -9,8 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from ichtune.ensemble.weighted_mean import WeightedMean
-from ichtune.labels import METRIC_WEIGHTS
-from ichtune.metrics import label_losses
+from ichtune.metrics import slice_losses
 
 
 @dataclass
@@ -22,8 +21,7 @@ class BestMember(WeightedMean):
     space: str = "probability"
 
     def _solve(self, p_GNL: np.ndarray, y_NL: np.ndarray, row_weight_N: np.ndarray) -> np.ndarray:
-        share_L = np.asarray(METRIC_WEIGHTS) / sum(METRIC_WEIGHTS)
-        losses = [float(row_weight_N @ label_losses(y_NL, p_NL) @ share_L) for p_NL in p_GNL]
+        losses = [float(row_weight_N @ slice_losses(y_NL, p_NL)) for p_NL in p_GNL]
         weight_GL = np.zeros((len(p_GNL), y_NL.shape[1]))
         weight_GL[int(np.argmin(losses))] = 1.0
         return weight_GL

@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from ichtune.ensemble.blend_losses import LabelLoss, LogitLoss, MixtureLoss, SharedLoss
+from ichtune.ensemble.numbers import check_between
 from ichtune.ensemble.simplex import minimise_on_simplex
 from ichtune.ensemble.weighted_mean import WeightedMean
 from ichtune.errors import ConfigError, nearest
@@ -42,10 +43,7 @@ class Convex(WeightedMean):
         if self.weights not in SHARING:
             raise ConfigError(f"convex: unknown weights {self.weights!r}. {nearest(str(self.weights), SHARING)}")
         for key in ("shrinkage", "towards_shared"):
-            value = getattr(self, key)
-            real = isinstance(value, int | float) and not isinstance(value, bool)
-            if not (real and 0.0 <= value <= 1.0):
-                raise ConfigError(f"convex: {key} must be a number between 0 and 1, got {value!r}")
+            check_between("convex", key, getattr(self, key), 0.0, 1.0)
         if self.towards_shared and self.weights == "shared":
             raise ConfigError("convex: towards_shared has no effect on shared weights; write weights: per_label")
 

@@ -8,8 +8,8 @@ from typing import ClassVar
 
 import numpy as np
 
+from ichtune.ensemble.numbers import check_share, check_whole
 from ichtune.ensemble.weighted_mean import WeightedMean
-from ichtune.errors import ConfigError
 from ichtune.labels import METRIC_WEIGHTS
 
 
@@ -37,12 +37,8 @@ class Greedy(WeightedMean):
     def __post_init__(self) -> None:
         super().__post_init__()
         for key in ("rounds", "bags", "seed"):
-            value, least = getattr(self, key), 0 if key == "seed" else 1
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ConfigError(f"greedy: {key} must be a whole number of at least {least}, got {value!r}")
-        real = isinstance(self.bag_share, int | float) and not isinstance(self.bag_share, bool)
-        if not (real and 0.0 < self.bag_share <= 1.0):
-            raise ConfigError(f"greedy: bag_share must be a number above 0 and up to 1, got {self.bag_share!r}")
+            check_whole("greedy", key, getattr(self, key), 0 if key == "seed" else 1)
+        check_share("greedy", "bag_share", self.bag_share)
 
     def _solve(self, p_GNL: np.ndarray, y_NL: np.ndarray, row_weight_N: np.ndarray) -> np.ndarray:
         losses = _Losses(self, p_GNL, y_NL, row_weight_N)

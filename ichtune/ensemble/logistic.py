@@ -3,9 +3,13 @@
 Dimension key: F features, N slices.
 """
 
+from typing import Any
+
 import numpy as np
 
 from ichtune.ensemble.logits import from_logits
+from ichtune.ensemble.numbers import is_number
+from ichtune.errors import ConfigError
 
 MAX_STEPS = 100
 MAX_HALVINGS = 40
@@ -55,6 +59,33 @@ def penalised_logistic(
             break  # rounding is all that is left
         point, value = point + scale * step, new
     return point[:-1], float(point[-1])
+
+
+def scale_and_offset(
+    z_NL: np.ndarray, y_NL: np.ndarray, weight_N: np.ndarray, l2: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Fit the scale and the offset of each label's log odds, scales drawn towards 1; see ``penalised_logistic``.
+
+    Args:
+        z_NL: log odds (N, L).
+        y_NL: labels (N, L).
+        weight_N: weight of each slice, summing to one.
+        l2: strength of the penalty on scales other than 1, nats.
+
+    Returns:
+        Scales and offsets, float64 (L,) each.
+    """
+    scale_L, offset_L = np.ones(z_NL.shape[1]), np.zeros(z_NL.shape[1])
+    for label in range(z_NL.shape[1]):
+        found, offset_L[label] = penalised_logistic(z_NL[None, :, label], y_NL[:, label], weight_N, np.ones(1), l2)
+        scale_L[label] = found[0]
+    return scale_L, offset_L
+
+
+def check_l2(blender: str, value: Any) -> None:
+    """Raise ``ConfigError`` unless a blender's setting ``l2`` is a strength that the solver takes."""
+    if not is_number(value, 1e-8, 1e4):
+        raise ConfigError(f"{blender}: l2 must be a number between 1e-8 and 1e4, got {value!r}")
 
 
 def _mixed(x_FN: np.ndarray, point: np.ndarray) -> np.ndarray:

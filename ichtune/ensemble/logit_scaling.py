@@ -11,10 +11,10 @@ import numpy as np
 
 from ichtune.ensemble.base import Blender, check_fit
 from ichtune.ensemble.convex import Convex
-from ichtune.ensemble.logistic import penalised_logistic
+from ichtune.ensemble.logistic import check_l2, scale_and_offset
 from ichtune.ensemble.logits import from_logits, to_logits
-from ichtune.ensemble.numbers import table_of_numbers
-from ichtune.errors import ConfigError, DataError
+from ichtune.ensemble.numbers import Shapes
+from ichtune.errors import DataError
 from ichtune.labels import N_LABELS
 
 
@@ -35,6 +35,7 @@ class LogitScaling(Blender):
     """
 
     is_mean: ClassVar[bool] = False
+    arrays: ClassVar[Shapes] = {"scale_": (N_LABELS,), "offset_": (N_LABELS,)}
 
     shrinkage: float = 0.0
     l2: float = 1e-3
@@ -43,9 +44,7 @@ class LogitScaling(Blender):
 
     def __post_init__(self) -> None:
         self._mean = Convex("logit", "shared", self.shrinkage)
-        real = isinstance(self.l2, int | float) and not isinstance(self.l2, bool)
-        if not (real and 1e-8 <= self.l2 <= 1e4):
-            raise ConfigError(f"logit_scaling: l2 must be a number between 1e-8 and 1e4, got {self.l2!r}")
+        check_l2("logit_scaling", self.l2)
 
     def fit(
         self,
@@ -59,12 +58,7 @@ class LogitScaling(Blender):
         self._mean.fit(p_MNL, y_NL, weight_N)
         self.weights_ = self._mean.weights_
         z_NL = to_logits(self._mean.predict(p_MNL))
-        self.scale_, self.offset_ = np.ones(N_LABELS), np.zeros(N_LABELS)
-        for label in range(N_LABELS):
-            found, self.offset_[label] = penalised_logistic(
-                z_NL[None, :, label], y_NL[:, label], row_weight_N, np.ones(1), self.l2
-            )
-            self.scale_[label] = found[0]
+        self.scale_, self.offset_ = scale_and_offset(z_NL, y_NL, row_weight_N, self.l2)
         return self
 
     def predict(self, p_MNL: np.ndarray) -> np.ndarray:
@@ -73,18 +67,8 @@ class LogitScaling(Blender):
             raise DataError("logit_scaling blender has no scales yet: call fit before predict")
         return from_logits(self.scale_ * to_logits(self._mean.predict(p_MNL)) + self.offset_)
 
-    def learned(self) -> dict[str, Any]:
-        """See ``Blender.learned``."""
-        told = {key: None if value is None else value.tolist() for key, value in self._arrays().items()}
-        return {**super().learned(), **told}
-
     def restore(self, learned: Mapping[str, Any]) -> Self:
         """See ``Blender.restore``."""
         super().restore(learned)
         self._mean.restore(learned)
-        self.scale_ = table_of_numbers(learned, "scale_", (N_LABELS,))
-        self.offset_ = table_of_numbers(learned, "offset_", (N_LABELS,))
         return self
-
-    def _arrays(self) -> dict[str, np.ndarray | None]:
-        return {"scale_": self.scale_, "offset_": self.offset_}

@@ -8,8 +8,8 @@ from typing import ClassVar
 
 import numpy as np
 
+from ichtune.ensemble.numbers import check_share
 from ichtune.ensemble.weighted_mean import WeightedMean
-from ichtune.errors import ConfigError
 from ichtune.metrics import label_losses
 
 
@@ -34,11 +34,7 @@ class ModelAveraging(WeightedMean):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        real = isinstance(self.tempering, int | float) and not isinstance(self.tempering, bool)
-        if not (real and 0.0 < self.tempering <= 1.0):
-            raise ConfigError(
-                f"model_averaging: tempering must be a number above 0 and up to 1, got {self.tempering!r}"
-            )
+        check_share("model_averaging", "tempering", self.tempering)
 
     def _solve(self, p_GNL: np.ndarray, y_NL: np.ndarray, row_weight_N: np.ndarray) -> np.ndarray:
         n_rows = int((row_weight_N > 0).sum())

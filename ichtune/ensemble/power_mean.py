@@ -12,9 +12,9 @@ from scipy.optimize import minimize_scalar
 
 from ichtune.ensemble.base import Blender, check_fit, check_members
 from ichtune.ensemble.logits import clip_probabilities
+from ichtune.ensemble.numbers import is_number
 from ichtune.errors import ConfigError, DataError
-from ichtune.labels import METRIC_WEIGHTS
-from ichtune.metrics import label_losses
+from ichtune.metrics import slice_losses
 
 #: Exponents between which one is sought.
 BOUNDS = (-2.0, 6.0)
@@ -40,8 +40,7 @@ class PowerMean(Blender):
     def __post_init__(self) -> None:
         if self.exponent is None:
             return
-        real = isinstance(self.exponent, int | float) and not isinstance(self.exponent, bool)
-        if not (real and BOUNDS[0] <= self.exponent <= BOUNDS[1]):
+        if not is_number(self.exponent, *BOUNDS):
             raise ConfigError(
                 f"power_mean: exponent must be a number between {BOUNDS[0]:g} and {BOUNDS[1]:g}, or null to find one, "
                 f"got {self.exponent!r}"
@@ -56,14 +55,13 @@ class PowerMean(Blender):
     ) -> Self:
         """Find the exponent; see ``Blender.fit``."""
         row_weight_N = check_fit(p_MNL, y_NL, weight_N)
-        share_L = np.asarray(METRIC_WEIGHTS) / sum(METRIC_WEIGHTS)
         self.weights_ = np.full((p_MNL.shape[0], p_MNL.shape[2]), 1.0 / p_MNL.shape[0])
         if self.exponent is not None:
             self.exponent_ = float(self.exponent)
             return self
 
         def loss(exponent: float) -> float:
-            return float(row_weight_N @ label_losses(y_NL, _power_mean(p_MNL, exponent)) @ share_L)
+            return float(row_weight_N @ slice_losses(y_NL, _power_mean(p_MNL, exponent)))
 
         found = minimize_scalar(loss, bounds=BOUNDS, method="bounded", options={"xatol": 1e-3})
         self.exponent_ = float(found.x) if found.fun < loss(1.0) - 1e-12 else 1.0
@@ -83,7 +81,7 @@ class PowerMean(Blender):
     def restore(self, learned: Mapping[str, Any]) -> Self:
         """See ``Blender.restore``."""
         exponent = learned.get("exponent_")
-        if not isinstance(exponent, int | float) or not BOUNDS[0] <= exponent <= BOUNDS[1]:
+        if not is_number(exponent, *BOUNDS):
             raise DataError(
                 f"a power mean's exponent_ must lie between {BOUNDS[0]:g} and {BOUNDS[1]:g}, got {exponent!r}"
             )

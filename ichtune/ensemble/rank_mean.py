@@ -3,16 +3,15 @@
 Dimension key: M members, N slices, L labels, K knots.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 
 from ichtune.ensemble.base import Blender, check_fit, check_members
-from ichtune.ensemble.logistic import penalised_logistic
+from ichtune.ensemble.logistic import scale_and_offset
 from ichtune.ensemble.logits import from_logits, to_logits
-from ichtune.ensemble.numbers import table_of_numbers
+from ichtune.ensemble.numbers import Shapes
 from ichtune.errors import DataError
 from ichtune.labels import N_LABELS
 
@@ -36,6 +35,7 @@ class RankMean(Blender):
     """
 
     is_mean: ClassVar[bool] = False
+    arrays: ClassVar[Shapes] = {"knots_": (None, N_LABELS, N_KNOTS), "slope_": (N_LABELS,), "offset_": (N_LABELS,)}
 
     knots_: np.ndarray | None = field(default=None, init=False)
     slope_: np.ndarray | None = field(default=None, init=False)
@@ -54,12 +54,7 @@ class RankMean(Blender):
         self.weights_ = np.full((n_members, n_labels), 1.0 / n_members)
         self.knots_ = np.stack([[_knots(p_N, row_weight_N) for p_N in p_NL.T] for p_NL in p_MNL])
         z_NL = to_logits(self._ranks(p_MNL))
-        self.slope_, self.offset_ = np.ones(n_labels), np.zeros(n_labels)
-        for label in range(n_labels):
-            slope, self.offset_[label] = penalised_logistic(
-                z_NL[None, :, label], y_NL[:, label], row_weight_N, np.ones(1), L2
-            )
-            self.slope_[label] = slope[0]
+        self.slope_, self.offset_ = scale_and_offset(z_NL, y_NL, row_weight_N, L2)
         return self
 
     def predict(self, p_MNL: np.ndarray) -> np.ndarray:
@@ -68,20 +63,6 @@ class RankMean(Blender):
             raise DataError("rank_mean blender knows no ranks yet: call fit before predict")
         check_members(p_MNL, len(self.knots_))
         return from_logits(self.slope_ * to_logits(self._ranks(p_MNL)) + self.offset_)
-
-    def learned(self) -> dict[str, Any]:
-        """See ``Blender.learned``."""
-        arrays = {"knots_": self.knots_, "slope_": self.slope_, "offset_": self.offset_}
-        told = {key: None if value is None else value.tolist() for key, value in arrays.items()}
-        return {**super().learned(), **told}
-
-    def restore(self, learned: Mapping[str, Any]) -> Self:
-        """See ``Blender.restore``."""
-        super().restore(learned)
-        self.knots_ = table_of_numbers(learned, "knots_", (None, N_LABELS, N_KNOTS))
-        self.slope_ = table_of_numbers(learned, "slope_", (N_LABELS,))
-        self.offset_ = table_of_numbers(learned, "offset_", (N_LABELS,))
-        return self
 
     def _ranks(self, p_MNL: np.ndarray) -> np.ndarray:
         """Mean rank (N, L) in [0, 1] among the fitted slices; ties take the middle of their ranks."""

@@ -3,18 +3,17 @@
 Dimension key: M members, G members without duplicates, N slices, L labels.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 
 from ichtune.ensemble.base import Blender, check_fit, check_members
-from ichtune.ensemble.logistic import penalised_logistic
+from ichtune.ensemble.logistic import check_l2, penalised_logistic
 from ichtune.ensemble.logits import from_logits, to_logits
-from ichtune.ensemble.numbers import table_of_numbers
+from ichtune.ensemble.numbers import Shapes
 from ichtune.ensemble.weighted_mean import identical_members
-from ichtune.errors import ConfigError, DataError
+from ichtune.errors import DataError
 from ichtune.labels import N_LABELS
 
 
@@ -32,15 +31,14 @@ class LogisticStacking(Blender):
     """
 
     is_mean: ClassVar[bool] = False
+    arrays: ClassVar[Shapes] = {"coefficients_": (None, N_LABELS), "bias_": (N_LABELS,)}
 
     l2: float = 1e-2
     coefficients_: np.ndarray | None = field(default=None, init=False)
     bias_: np.ndarray | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        real = isinstance(self.l2, int | float) and not isinstance(self.l2, bool)
-        if not (real and 1e-8 <= self.l2 <= 1e4):
-            raise ConfigError(f"logistic_stacking: l2 must be a number between 1e-8 and 1e4, got {self.l2!r}")
+        check_l2("logistic_stacking", self.l2)
 
     def fit(
         self,
@@ -72,16 +70,3 @@ class LogisticStacking(Blender):
         for p_NL, coefficient_L in zip(p_MNL, self.coefficients_, strict=True):
             total_NL += coefficient_L * to_logits(p_NL)
         return from_logits(total_NL)
-
-    def learned(self) -> dict[str, Any]:
-        """See ``Blender.learned``."""
-        if self.coefficients_ is None or self.bias_ is None:
-            return {**super().learned(), "coefficients_": None, "bias_": None}
-        return {**super().learned(), "coefficients_": self.coefficients_.tolist(), "bias_": self.bias_.tolist()}
-
-    def restore(self, learned: Mapping[str, Any]) -> Self:
-        """See ``Blender.restore``."""
-        super().restore(learned)
-        self.coefficients_ = table_of_numbers(learned, "coefficients_", (None, N_LABELS))
-        self.bias_ = table_of_numbers(learned, "bias_", (N_LABELS,))
-        return self
