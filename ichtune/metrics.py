@@ -4,7 +4,7 @@ Dimension key: N slices, L labels in the order of ``ichtune.labels.LABELS``.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -13,12 +13,16 @@ from ichtune.labels import LABELS, METRIC_WEIGHTS
 
 #: Probabilities are clipped here before the logarithm, as the competition's top teams did before submission.
 CLIP = 1e-6
+#: Slices that are scored at a time.
+BLOCK = 4_096
 
 
 def check_probabilities(p_NL: np.ndarray, source: str = "predictions") -> None:
     """Raise ``DataError`` unless every value is a number in [0, 1] and the shape is (N, L)."""
     if p_NL.ndim != 2 or p_NL.shape[1] != len(LABELS):
         raise DataError(f"{source} must have shape (N, {len(LABELS)}), got {p_NL.shape}")
+    if _surely_in_range(p_NL):
+        return
     bad = ~((p_NL >= 0.0) & (p_NL <= 1.0))
     if bad.any():
         row, column = np.argwhere(bad)[0]
@@ -26,6 +30,20 @@ def check_probabilities(p_NL: np.ndarray, source: str = "predictions") -> None:
             f"{source} must be probabilities in [0, 1], got {p_NL[row, column]!r} at row {row}, label "
             f"{LABELS[column]!r} ({int(bad.sum())} such values)"
         )
+
+
+def _surely_in_range(p_NL: np.ndarray) -> bool:
+    """Say whether all values lie in [0, 1], in one pass; False may also mean that this quick look cannot tell.
+
+    Read as whole numbers without a sign, the bits of the floats from 0 to 1 are in their order and below those of all
+    others: negative ones (a negative zero is left to the slow look), larger ones and NaN.
+
+    Source: IEEE 754-2019, section 3.4.
+    """
+    whole = {np.dtype(np.float32): np.uint32, np.dtype(np.float64): np.uint64}.get(p_NL.dtype)
+    if whole is None or p_NL.size == 0 or not p_NL.flags.c_contiguous:
+        return False
+    return bool(p_NL.view(whole).max() <= np.ones(1, dtype=p_NL.dtype).view(whole)[0])
 
 
 def slice_losses(y_NL: np.ndarray, p_NL: np.ndarray, weights: Sequence[float] = METRIC_WEIGHTS) -> np.ndarray:
@@ -40,16 +58,39 @@ def slice_losses(y_NL: np.ndarray, p_NL: np.ndarray, weights: Sequence[float] = 
         float64 (N,), in nats; its mean over slices is the metric.
     """
     w_L = np.asarray(weights, dtype=np.float64)
-    return label_losses(y_NL, p_NL) @ (w_L / w_L.sum())
+    w_L = w_L / w_L.sum()
+    loss_N = np.empty(len(p_NL))
+    for rows, loss_RL in _in_blocks(y_NL, p_NL):
+        loss_N[rows] = loss_RL @ w_L
+    return loss_N
 
 
 def label_losses(y_NL: np.ndarray, p_NL: np.ndarray) -> np.ndarray:
     """Log loss of each slice and label, float64 (N, L), probabilities clipped to [CLIP, 1 - CLIP]."""
+    loss_NL = np.empty(p_NL.shape)
+    for rows, loss_RL in _in_blocks(y_NL, p_NL):
+        loss_NL[rows] = loss_RL
+    return loss_NL
+
+
+def _in_blocks(y_NL: np.ndarray, p_NL: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+    """Yield the log losses of neighbouring slices, so few that they stay in the cache."""
     if y_NL.shape != p_NL.shape:
         raise DataError(f"labels and probabilities must have one shape, got {y_NL.shape} and {p_NL.shape}")
-    p = np.clip(p_NL.astype(np.float64), CLIP, 1.0 - CLIP)
-    y = y_NL.astype(np.float64)
-    return -(y * np.log(p) + (1.0 - y) * np.log1p(-p))
+    for start in range(0, len(p_NL), BLOCK):
+        rows = slice(start, start + BLOCK)
+        yield rows, _log_losses(y_NL[rows], p_NL[rows])
+
+
+def _log_losses(y: np.ndarray, p: np.ndarray) -> np.ndarray:
+    y = y.astype(np.float64)
+    loss = np.clip(p, CLIP, 1.0 - CLIP, dtype=np.float64)
+    if not (y * y == y).all():  # soft labels, or no numbers
+        return np.asarray(-(y * np.log(loss) + (1.0 - y) * np.log1p(-loss)))
+    np.subtract(loss, 1.0 - y, out=loss)  # the probability of what the label says, negative where it says no
+    np.abs(loss, out=loss)
+    np.log(loss, out=loss)
+    return np.negative(loss, out=loss)
 
 
 def weighted_log_loss(y_NL: np.ndarray, p_NL: np.ndarray, weights: Sequence[float] = METRIC_WEIGHTS) -> float:
@@ -82,8 +123,8 @@ def weighted_log_loss(y_NL: np.ndarray, p_NL: np.ndarray, weights: Sequence[floa
 def per_label_log_loss(y_NL: np.ndarray, p_NL: np.ndarray) -> dict[str, float]:
     """Mean log loss of each label, by name."""
     _refuse_no_slices(y_NL)
-    means = label_losses(y_NL, p_NL).mean(axis=0)
-    return {label: float(value) for label, value in zip(LABELS, means, strict=True)}
+    total_L = sum(loss_RL.sum(axis=0) for _, loss_RL in _in_blocks(y_NL, p_NL))
+    return {label: float(total) / len(y_NL) for label, total in zip(LABELS, np.asarray(total_L), strict=True)}
 
 
 def prior_predictions(y_NL: np.ndarray, n_rows: int) -> np.ndarray:

@@ -8,13 +8,15 @@ Dimension key: M members, N slices (B slices of one block).
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-#: Slices a block of the sums; bounds memory, not the result.
-BLOCK = 65_536
+from ichtune.ensemble.blocks import sum_over_blocks
+
+#: Slices a block of the sums: a block of 60 members fits the cache. Bounds memory, not the result.
+BLOCK = 2_048
 
 
 @dataclass(frozen=True)
@@ -33,54 +35,87 @@ class LabelLoss(ABC):
 
     def value(self, w: np.ndarray) -> float:
         """Loss at the weights ``w`` (M,), in nats."""
-        return float(sum(weight_B @ self._losses(w @ x_MB, y_B) for x_MB, y_B, weight_B in self._blocks()))
+
+        def block(rows: slice) -> tuple[float]:
+            return (float(self.weight_N[rows] @ self.losses(w @ self.x_MN[:, rows], self.y_N[rows])),)
+
+        return float(sum_over_blocks(block, len(self.y_N), BLOCK)[0])
+
+    def gradient(self, w: np.ndarray) -> np.ndarray:
+        """Gradient (M,) at ``w`` (M,), valid along directions that sum to zero."""
+
+        def block(rows: slice) -> tuple[np.ndarray]:
+            x_MB = self.x_MN[:, rows]
+            mixed_B = w @ x_MB
+            return ((x_MB - mixed_B) @ (self.weight_N[rows] * self.slopes(mixed_B, self.y_N[rows])),)
+
+        return np.asarray(sum_over_blocks(block, len(self.y_N), BLOCK)[0])
 
     def derivatives(self, w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Gradient (M,) and Hessian (M, M) at ``w`` (M,), valid along directions that sum to zero."""
-        n_members = len(self.x_MN)
-        gradient, hessian = np.zeros(n_members), np.zeros((n_members, n_members))
-        for x_MB, y_B, weight_B in self._blocks():
-            mixed_B = w @ x_MB
-            slope_B, curvature_B = self._slopes(mixed_B, y_B)
-            difference_MB = x_MB - mixed_B
-            gradient += difference_MB @ (weight_B * slope_B)
-            hessian += (difference_MB * (weight_B * curvature_B)) @ difference_MB.T
+
+        def block(rows: slice) -> tuple[np.ndarray, np.ndarray]:
+            mixed_B, y_B, weight_B = w @ self.x_MN[:, rows], self.y_N[rows], self.weight_N[rows]
+            difference_MB = self.x_MN[:, rows] - mixed_B
+            gradient_M = difference_MB @ (weight_B * self.slopes(mixed_B, y_B))
+            difference_MB *= np.sqrt(weight_B * self.curvatures(mixed_B, y_B))
+            return gradient_M, difference_MB @ difference_MB.T
+
+        gradient, hessian = sum_over_blocks(block, len(self.y_N), BLOCK)
         return gradient, hessian
 
-    def _blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        for start in range(0, len(self.y_N), BLOCK):
-            block = slice(start, start + BLOCK)
-            yield self.x_MN[:, block], self.y_N[block], self.weight_N[block]
-
+    @staticmethod
     @abstractmethod
-    def _losses(self, mixed_B: np.ndarray, y_B: np.ndarray) -> np.ndarray:
-        """Loss of each slice."""
+    def losses(mixed_N: np.ndarray, y_N: np.ndarray) -> np.ndarray:
+        """Loss of each slice, of any shape."""
 
+    @staticmethod
     @abstractmethod
-    def _slopes(self, mixed_B: np.ndarray, y_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """First and second derivative of each slice's loss by the mixed value."""
+    def slopes(mixed_N: np.ndarray, y_N: np.ndarray) -> np.ndarray:
+        """First derivative of each slice's loss by the mixed value, of any shape."""
+
+    @staticmethod
+    @abstractmethod
+    def curvatures(mixed_N: np.ndarray, y_N: np.ndarray) -> np.ndarray:
+        """Second derivative of each slice's loss by the mixed value, of any shape."""
 
 
 class MixtureLoss(LabelLoss):
     """Members are mixed as probabilities."""
 
-    def _losses(self, mixed_B: np.ndarray, y_B: np.ndarray) -> np.ndarray:
-        return -(y_B * np.log(mixed_B) + (1.0 - y_B) * np.log1p(-mixed_B))
+    @staticmethod
+    def losses(mixed_N: np.ndarray, y_N: np.ndarray) -> np.ndarray:
+        """See ``LabelLoss``."""
+        return np.asarray(-(y_N * np.log(mixed_N) + (1.0 - y_N) * np.log1p(-mixed_N)))
 
-    def _slopes(self, mixed_B: np.ndarray, y_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        hit_B, miss_B = y_B / mixed_B, (1.0 - y_B) / (1.0 - mixed_B)
-        return miss_B - hit_B, hit_B / mixed_B + miss_B / (1.0 - mixed_B)
+    @staticmethod
+    def slopes(mixed_N: np.ndarray, y_N: np.ndarray) -> np.ndarray:
+        """See ``LabelLoss``."""
+        return np.asarray((mixed_N - y_N) / (mixed_N * (1.0 - mixed_N)))
+
+    @staticmethod
+    def curvatures(mixed_N: np.ndarray, y_N: np.ndarray) -> np.ndarray:
+        """See ``LabelLoss``."""
+        return np.asarray(y_N / mixed_N**2 + (1.0 - y_N) / (1.0 - mixed_N) ** 2)
 
 
 class LogitLoss(LabelLoss):
     """Members are mixed as log odds."""
 
-    def _losses(self, mixed_B: np.ndarray, y_B: np.ndarray) -> np.ndarray:
-        return np.logaddexp(0.0, mixed_B) - y_B * mixed_B
+    @staticmethod
+    def losses(mixed_N: np.ndarray, y_N: np.ndarray) -> np.ndarray:
+        """See ``LabelLoss``."""
+        return np.asarray(np.maximum(mixed_N, 0.0) - y_N * mixed_N + np.log1p(np.exp(-np.abs(mixed_N))))
 
-    def _slopes(self, mixed_B: np.ndarray, y_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        p_B = 0.5 * (1.0 + np.tanh(0.5 * mixed_B))
-        return p_B - y_B, p_B * (1.0 - p_B)
+    @staticmethod
+    def slopes(mixed_N: np.ndarray, y_N: np.ndarray) -> np.ndarray:
+        """See ``LabelLoss``."""
+        return np.asarray(0.5 * (1.0 + np.tanh(0.5 * mixed_N)) - y_N)
+
+    @staticmethod
+    def curvatures(mixed_N: np.ndarray, y_N: np.ndarray) -> np.ndarray:
+        """See ``LabelLoss``."""
+        return np.asarray(0.25 * (1.0 - np.tanh(0.5 * mixed_N) ** 2))
 
 
 @dataclass(frozen=True)

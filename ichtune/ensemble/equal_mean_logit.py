@@ -6,7 +6,9 @@ from typing import Self
 import numpy as np
 
 from ichtune.ensemble.base import Blender, check_fit, check_members
+from ichtune.ensemble.blocks import sum_over_blocks
 from ichtune.ensemble.logits import from_logits, to_logits
+from ichtune.ensemble.weighted_mean import PREDICT_ROWS
 
 
 @dataclass
@@ -32,8 +34,15 @@ class EqualMeanLogit(Blender):
 
 
 def mean_of_logits(p_MNL: np.ndarray) -> np.ndarray:
-    """Mean over the first axis in log odds, float64 (N, L); one member at a time, to spare memory."""
-    total = np.zeros(p_MNL.shape[1:], dtype=np.float64)
-    for p_NL in p_MNL:
-        total += to_logits(p_NL)
-    return from_logits(total / len(p_MNL))
+    """Mean over the first axis in log odds, float64 (N, L); a few slices of one member at a time, to spare memory."""
+    p_NL = np.empty(p_MNL.shape[1:])
+
+    def block(rows: slice) -> tuple[()]:
+        total_RL = np.zeros(p_NL[rows].shape)
+        for p_RL in p_MNL[:, rows]:
+            total_RL += to_logits(p_RL)
+        p_NL[rows] = from_logits(total_RL / len(p_MNL))
+        return ()
+
+    sum_over_blocks(block, len(p_NL), PREDICT_ROWS)
+    return p_NL

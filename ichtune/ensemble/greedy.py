@@ -8,9 +8,13 @@ from typing import ClassVar
 
 import numpy as np
 
+from ichtune.ensemble.blocks import Scratch, sum_over_blocks
 from ichtune.ensemble.numbers import check_share, check_whole
 from ichtune.ensemble.weighted_mean import WeightedMean
 from ichtune.labels import METRIC_WEIGHTS
+
+#: Entries that are looked at together.
+BLOCK = 16_384
 
 
 @dataclass
@@ -74,21 +78,33 @@ class _Losses:
             x_NL = blender._inputs(p_NL)
             turned = (1.0 - x_NL) if self._is_probability else -x_NL
             x_E[:] = np.concatenate([(x_NL if is_positive else turned)[rows] for is_positive, rows, _ in kept])
-        self.alone_G = np.array([self.of(x_E) for x_E in self.x_GE])
+        self.alone_G = self.of_each(np.zeros(len(self.weight_E), dtype=np.float32), np.arange(len(p_GNL)), 1)
 
-    def of(self, x_E: np.ndarray) -> float:
-        """Loss of a mean, in nats."""
-        losses_E = np.log(x_E) if self._is_probability else -np.logaddexp(np.float32(0.0), -x_E)
-        return -float(self.weight_E @ losses_E.astype(np.float64))
+    def of_each(self, total_E: np.ndarray, candidates: np.ndarray, n: int) -> np.ndarray:
+        """Loss, in nats, of the mean of ``n`` members of which ``total_E`` adds up all but the last, for each last."""
+        share, scratch = np.float32(1.0 / n), Scratch()
+
+        def block(entries: slice) -> tuple[np.ndarray]:
+            total_B, weight_B = total_E[entries], self.weight_E[entries]
+            mean_B = scratch.array("mean", total_B.shape, np.float32)
+            losses = np.empty(len(candidates))
+            for i, g in enumerate(candidates):
+                np.add(total_B, self.x_GE[g, entries], out=mean_B)
+                np.multiply(mean_B, share if self._is_probability else -share, out=mean_B)
+                if not self._is_probability:  # log odds lie within 14, whose exponential is no trouble
+                    np.exp(mean_B, out=mean_B)
+                (np.log if self._is_probability else np.log1p)(mean_B, out=mean_B)
+                losses[i] = weight_B @ mean_B.astype(np.float64)
+            return (-losses if self._is_probability else losses,)
+
+        return np.asarray(sum_over_blocks(block, len(total_E), BLOCK)[0])
 
     def pick(self, subset: np.ndarray, rounds: int) -> list[int]:
         """Return the members that were picked, in order; of equally good ones, the better one alone."""
-        total_E = np.zeros_like(self.weight_E, dtype=np.float32)
+        total_E = np.zeros(len(self.weight_E), dtype=np.float32)
         picked: list[int] = []
         for n_picked in range(rounds):
-            share = np.float32(1.0 / (n_picked + 1))
-            losses = [self.of((total_E + self.x_GE[g]) * share) for g in subset]
-            best = int(subset[int(np.argmin(losses))])
+            best = int(subset[int(np.argmin(self.of_each(total_E, subset, n_picked + 1)))])
             picked.append(best)
             total_E += self.x_GE[best]
         return picked

@@ -13,7 +13,7 @@ def clip_probabilities(p: np.ndarray) -> np.ndarray:
 def to_logits(p: np.ndarray) -> np.ndarray:
     """Return log(p / (1 - p)) of the clipped probabilities: float64, within ±13.82, of any shape."""
     clipped = clip_probabilities(p)
-    return np.log(clipped) - np.log1p(-clipped)
+    return np.asarray(np.log(clipped / (1.0 - clipped)))
 
 
 def from_logits(z: np.ndarray) -> np.ndarray:

@@ -29,12 +29,16 @@ class Objective(Protocol):
         ...
 
 
-def minimise_on_simplex(objective: Objective, n: int) -> tuple[np.ndarray, float]:
-    """Minimise a convex function over the simplex, from equal weights.
+def minimise_on_simplex(
+    objective: Objective, n: int, start: np.ndarray | None = None, enough: float = GAP
+) -> tuple[np.ndarray, float]:
+    """Minimise a convex function over the simplex.
 
     Args:
         objective: value, gradient and Hessian.
         n: number of weights.
+        start: where to begin (n,), a point of the simplex; None takes equal weights.
+        enough: the duality gap at which to stop.
 
     Returns:
         The weights, float64 (n,), and the duality gap: the value exceeds the minimum by no more than this.
@@ -42,7 +46,7 @@ def minimise_on_simplex(objective: Objective, n: int) -> tuple[np.ndarray, float
     Source: Nocedal and Wright, Numerical Optimization, 2nd edition, chapters 16 and 18; Jaggi, ICML 2013
         (gap).
     """
-    w = np.full(n, 1.0 / n)
+    w = np.full(n, 1.0 / n) if start is None else start
     best, best_gap, stalled = w, np.inf, 0
     for _ in range(MAX_STEPS):
         gradient, hessian = objective.derivatives(w)
@@ -50,15 +54,28 @@ def minimise_on_simplex(objective: Objective, n: int) -> tuple[np.ndarray, float
         stalled = 0 if gap < best_gap else stalled + 1
         if gap < best_gap:
             best, best_gap = w, gap
-        if gap <= GAP or stalled > MAX_STALLED:
+        if gap <= enough or stalled > MAX_STALLED:
             break
-        direction = quadratic_on_simplex(hessian, gradient - hessian @ w, w) - w
-        step = _line_search(objective, w, direction, float(gradient @ direction))
-        if step is None:
+        moved = _newton_step(objective, w, gradient, hessian)
+        if moved is None:
             break
-        w = np.maximum(w + step * direction, 0.0)
-        w /= w.sum()
+        w = moved
     return best, best_gap
+
+
+def newton_step(objective: Objective, w: np.ndarray) -> np.ndarray:
+    """Return the weights after one step from ``w`` (n,), of the simplex; ``w`` itself where rounding leaves none."""
+    moved = _newton_step(objective, w, *objective.derivatives(w))
+    return w if moved is None else moved
+
+
+def _newton_step(objective: Objective, w: np.ndarray, gradient: np.ndarray, hessian: np.ndarray) -> np.ndarray | None:
+    direction = quadratic_on_simplex(hessian, gradient - hessian @ w, w) - w
+    step = _line_search(objective, w, direction, float(gradient @ direction))
+    if step is None:
+        return None
+    moved = np.maximum(w + step * direction, 0.0)
+    return np.asarray(moved / moved.sum())
 
 
 def _line_search(objective: Objective, w: np.ndarray, direction: np.ndarray, slope: float) -> float | None:

@@ -5,7 +5,6 @@ Identical members are solved as one and share its weight, so that a duplicate ch
 Dimension key: M members, G members without duplicates, N slices, L labels.
 """
 
-import hashlib
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Self
@@ -13,10 +12,15 @@ from typing import ClassVar, Self
 import numpy as np
 
 from ichtune.ensemble.base import Blender, check_fit, check_members
+from ichtune.ensemble.blocks import sum_over_blocks
 from ichtune.ensemble.logits import clip_probabilities, from_logits, to_logits
 from ichtune.errors import ConfigError, DataError, nearest
 
 SPACES = ("probability", "logit")
+#: Slices by which members are told apart before they are compared in full.
+N_COMPARED = 1000
+#: Slices that are predicted at a time.
+PREDICT_ROWS = 4_096
 
 
 @dataclass
@@ -63,20 +67,35 @@ class WeightedMean(Blender):
         if self.weights_ is None:
             raise DataError(f"{self.name} blender has no weights yet: call fit before predict")
         check_members(p_MNL, len(self.weights_))
-        total = np.zeros(p_MNL.shape[1:], dtype=np.float64)
-        for p_NL, weight_L in zip(p_MNL, self.weights_, strict=True):
-            if weight_L.any():
-                total += weight_L * self._inputs(p_NL)
-        return np.clip(total, 0.0, 1.0) if self.space == "probability" else from_logits(total)
+        weights_ML = self.weights_
+        p_NL = np.empty(p_MNL.shape[1:])
+
+        def block(rows: slice) -> tuple[()]:
+            total_RL = np.zeros(p_NL[rows].shape)
+            for p_RL, weight_L in zip(p_MNL[:, rows], weights_ML, strict=True):
+                if weight_L.any():
+                    total_RL += weight_L * self._inputs(p_RL)
+            p_NL[rows] = np.clip(total_RL, 0.0, 1.0) if self.space == "probability" else from_logits(total_RL)
+            return ()
+
+        sum_over_blocks(block, len(p_NL), PREDICT_ROWS)
+        return p_NL
 
     def _inputs(self, p: np.ndarray) -> np.ndarray:
         return clip_probabilities(p) if self.space == "probability" else to_logits(p)
 
 
 def identical_members(p_MNL: np.ndarray) -> list[list[int]]:
-    """Group the members whose predictions are equal bit for bit, in order of first appearance."""
-    groups: dict[bytes, list[int]] = {}
+    """Group the members whose predictions are equal everywhere, in order of first appearance."""
+    groups: list[list[int]] = []
+    seen_alike: dict[bytes, list[int]] = {}  # groups that agree on a few slices, which tells most members apart
+    some_rows = slice(None, None, max(1, p_MNL.shape[1] // N_COMPARED))
     for m, p_NL in enumerate(p_MNL):
-        digest = hashlib.blake2b(np.ascontiguousarray(p_NL).data).digest()
-        groups.setdefault(digest, []).append(m)
-    return list(groups.values())
+        candidates = seen_alike.setdefault(p_NL[some_rows].tobytes(), [])
+        same = next((g for g in candidates if np.array_equal(p_MNL[groups[g][0]], p_NL)), None)
+        if same is not None:
+            groups[same].append(m)
+            continue
+        candidates.append(len(groups))
+        groups.append([m])
+    return groups

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import log_loss
 
+from ichtune import metrics
 from ichtune.errors import DataError
 from ichtune.labels import LABELS, METRIC_WEIGHTS, N_LABELS
 from ichtune.metrics import (
@@ -50,6 +51,37 @@ def test_the_metric_is_the_mean_over_slices_and_the_weighted_mean_over_labels() 
     assert weighted_log_loss(y_NL, p_NL) == pytest.approx(by_hand.mean(), rel=1e-12)
 
 
+def test_soft_labels_are_scored_by_the_definition() -> None:
+    rng = np.random.default_rng(3)
+    p_NL, soft_NL = random_probabilities(20), rng.random((20, N_LABELS))
+    expected = -(soft_NL * np.log(p_NL) + (1 - soft_NL) * np.log(1 - p_NL))
+    np.testing.assert_allclose(label_losses(soft_NL, p_NL), expected, rtol=1e-12)
+
+
+def test_one_soft_label_among_hard_ones_is_enough() -> None:
+    y_NL, p_NL = COMBINATIONS_NL.copy(), random_probabilities(len(COMBINATIONS_NL))
+    y_NL[5, 2] = 0.5
+    assert label_losses(y_NL, p_NL)[5, 2] == pytest.approx(-0.5 * np.log(p_NL[5, 2] * (1 - p_NL[5, 2])), rel=1e-12)
+
+
+def test_blocks_of_slices_do_not_change_a_score(monkeypatch: pytest.MonkeyPatch) -> None:
+    y_NL, p_NL = COMBINATIONS_NL, random_probabilities(len(COMBINATIONS_NL))
+    whole = label_losses(y_NL, p_NL), slice_losses(y_NL, p_NL), weighted_log_loss(y_NL, p_NL)
+    by_label = per_label_log_loss(y_NL, p_NL)
+    monkeypatch.setattr(metrics, "BLOCK", 7)
+    np.testing.assert_array_equal(label_losses(y_NL, p_NL), whole[0])
+    np.testing.assert_allclose(slice_losses(y_NL, p_NL), whole[1], rtol=1e-14)
+    assert weighted_log_loss(y_NL, p_NL) == pytest.approx(whole[2], rel=1e-14)
+    assert per_label_log_loss(y_NL, p_NL) == pytest.approx(by_label, rel=1e-14)
+
+
+@pytest.mark.parametrize("kind", [np.bool_, np.int8, np.uint8, np.int64, np.float32])
+def test_labels_may_be_of_any_type(kind: type) -> None:
+    p_NL = random_probabilities(len(COMBINATIONS_NL))
+    expected = weighted_log_loss(COMBINATIONS_NL.astype(np.float64), p_NL)
+    assert weighted_log_loss(COMBINATIONS_NL.astype(kind), p_NL) == pytest.approx(expected, rel=1e-14)
+
+
 def test_certainty_costs_no_more_than_the_clip() -> None:
     wrong = weighted_log_loss(np.ones((1, 6)), np.zeros((1, 6)))
     assert wrong == pytest.approx(-np.log(CLIP))
@@ -83,12 +115,20 @@ def test_shapes_must_agree() -> None:
         label_losses(np.zeros((2, 6)), np.zeros((3, 6)))
 
 
-@pytest.mark.parametrize("value", [-0.01, 1.5, np.nan, np.inf])
-def test_what_is_no_probability_is_named_with_its_place(value: float) -> None:
-    p_NL = random_probabilities(4)
+@pytest.mark.parametrize("kind", [np.float64, np.float32, np.float16])
+@pytest.mark.parametrize("value", [-0.01, -1e-7, 1.001, 1.5, np.nan, -np.nan, np.inf, -np.inf])
+def test_what_is_no_probability_is_named_with_its_place(value: float, kind: type) -> None:
+    p_NL = random_probabilities(4).astype(kind)
     p_NL[2, 5] = value
     with pytest.raises(DataError, match=r"run r1 must be probabilities.*row 2, label 'subdural' \(1 such values\)"):
         check_probabilities(p_NL, "run r1")
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.float32, np.float16])
+def test_hard_ones_noughts_and_the_least_of_numbers_are_probabilities(kind: type) -> None:
+    p_NL = np.array([[0.0, -0.0, 1.0, 0.5, np.finfo(kind).tiny, np.nextafter(kind(1), kind(0))]], dtype=kind)
+    for given in (p_NL, np.asfortranarray(p_NL.repeat(3, 0)), p_NL.repeat(3, 0)[::2], p_NL[:0]):
+        check_probabilities(given)
 
 
 def test_probabilities_have_a_column_for_each_label() -> None:

@@ -45,3 +45,13 @@ def test_blocks_do_not_change_the_result(loss, monkeypatch):
     assert loss.value(W) == pytest.approx(value, rel=1e-12)
     np.testing.assert_allclose(loss.derivatives(W)[0], gradient, rtol=1e-10, atol=1e-15)
     np.testing.assert_allclose(loss.derivatives(W)[1], hessian, rtol=1e-10)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_gradient_alone_is_that_of_the_derivatives(loss):
+    np.testing.assert_allclose(loss.gradient(W), loss.derivatives(W)[0], rtol=1e-12, atol=1e-15)
+
+
+def test_log_odds_beyond_the_range_of_the_exponential_have_a_finite_loss():
+    losses = LogitLoss.losses(np.array([-800.0, 0.0, 800.0]), np.array([1.0, 0.5, 0.0]))
+    np.testing.assert_allclose(losses, [800.0, np.log(2), 800.0])

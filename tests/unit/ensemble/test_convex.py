@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from ichtune.ensemble import convex, entry_sample
 from ichtune.ensemble.blend_losses import LogitLoss, MixtureLoss
 from ichtune.ensemble.convex import Convex
 from ichtune.ensemble.logits import from_logits, to_logits
@@ -132,3 +133,37 @@ def test_prediction_before_fit_and_misspelt_settings_are_refused():
     for shrinkage in (-0.1, 1.5, "much", True, float("nan")):
         with pytest.raises(ConfigError, match="shrinkage must be a number between 0 and 1"):
             Convex(shrinkage=shrinkage)
+
+
+@pytest.mark.parametrize(("space", "sharing"), SETTINGS)
+def test_many_slices_are_solved_on_a_sample_and_come_as_near_as_the_gap_says(space, sharing, monkeypatch):
+    p, y = members(3000)
+    direct = Convex(space, sharing).fit(p, y)
+    monkeypatch.setattr(convex, "FEW_ENTRIES", 1000)
+    monkeypatch.setattr(entry_sample, "SHARE", 0.0)
+    monkeypatch.setattr(entry_sample, "LEAST", 2000)
+    sampled = Convex(space, sharing).fit(p, y)
+    assert 1e-12 < sampled.gap_ <= 1e-6
+    assert (sampled.weights_ != direct.weights_).any(), "it must have taken the other way"
+    for label in range(N_LABELS):
+        np.testing.assert_allclose(sampled.weights_[:, label], direct.weights_[:, label], atol=5e-3)
+    loss, least = (weighted_log_loss(y, blender.predict(p)) for blender in (sampled, direct))
+    assert loss - least <= sampled.gap_ + 1e-12
+
+
+def test_many_slices_of_one_member_need_no_solving(monkeypatch):
+    p, y = members(300)
+    monkeypatch.setattr(convex, "FEW_ENTRIES", 0)
+    blender = Convex().fit(p[[0, 0]], y)
+    np.testing.assert_allclose(blender.weights_, 0.5)
+    assert blender.gap_ == 0.0
+
+
+def test_half_shared_and_shrunk_weights_are_found_on_a_sample_too(monkeypatch):
+    p, y = members(3000)
+    settings = {"weights": "per_label", "towards_shared": 0.5, "shrinkage": 0.1}
+    direct = Convex(**settings).fit(p, y)
+    monkeypatch.setattr(convex, "FEW_ENTRIES", 1000)
+    monkeypatch.setattr(entry_sample, "SHARE", 0.0)
+    monkeypatch.setattr(entry_sample, "LEAST", 3000)
+    np.testing.assert_allclose(Convex(**settings).fit(p, y).weights_, direct.weights_, atol=5e-3)

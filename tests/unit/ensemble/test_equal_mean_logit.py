@@ -1,5 +1,6 @@
 import numpy as np
 
+from ichtune.ensemble import equal_mean_logit
 from ichtune.ensemble.equal_mean_logit import EqualMeanLogit, mean_of_logits
 from ichtune.labels import N_LABELS
 
@@ -19,3 +20,11 @@ def test_confident_members_count_for_more_than_in_the_plain_mean():
 def test_contradicting_hard_members_meet_in_the_middle():
     p = np.stack([np.zeros((1, N_LABELS)), np.ones((1, N_LABELS))])
     np.testing.assert_allclose(mean_of_logits(p), 0.5, atol=1e-9)
+
+
+def test_blocks_of_slices_do_not_change_the_mean(monkeypatch):
+    p = np.random.default_rng(0).random((3, 50, N_LABELS))
+    whole = mean_of_logits(p)
+    monkeypatch.setattr(equal_mean_logit, "PREDICT_ROWS", 7)
+    np.testing.assert_array_equal(mean_of_logits(p), whole)
+    assert mean_of_logits(p[:, :0]).shape == (0, N_LABELS)

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from ichtune.ensemble import greedy
 from ichtune.ensemble.greedy import Greedy
 from ichtune.ensemble.logits import from_logits, to_logits
 from ichtune.errors import ConfigError
@@ -49,3 +50,11 @@ def test_settings_are_checked():
         Greedy(bag_share=1.5)
     with pytest.raises(ConfigError, match=r"greedy: unknown space 'logits'. Did you mean 'logit'"):
         Greedy("logits")
+
+
+@pytest.mark.parametrize("space", ["probability", "logit"])
+def test_blocks_of_entries_do_not_change_the_picks(generated, space, monkeypatch):
+    p, y, _ = generated(noises=(0.6, 0.8, 1.0, 1.5))
+    whole = Greedy(space).fit(p, y).weights_
+    monkeypatch.setattr(greedy, "BLOCK", 100)
+    np.testing.assert_array_equal(Greedy(space).fit(p, y).weights_, whole)

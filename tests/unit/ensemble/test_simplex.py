@@ -55,3 +55,15 @@ def test_one_weight_is_one():
     w, gap = minimise_on_simplex(loss, 1)
     assert w.tolist() == [1.0]
     assert gap == 0.0
+
+
+def test_a_start_near_the_optimum_and_a_gap_that_is_enough_save_steps():
+    rng = np.random.default_rng(0)
+    loss = MixtureLoss(rng.uniform(0.1, 0.9, (5, 400)), (rng.random(400) < 0.4).astype(float), np.full(400, 1 / 400))
+    optimum, _ = minimise_on_simplex(loss, 5)
+    again, gap = minimise_on_simplex(loss, 5, start=optimum)
+    np.testing.assert_allclose(again, optimum, atol=1e-9)
+    assert gap <= GAP
+    rough, rough_gap = minimise_on_simplex(loss, 5, enough=1e-3)
+    assert GAP < rough_gap <= 1e-3
+    assert loss.value(rough) - loss.value(optimum) <= rough_gap

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from ichtune.ensemble import weighted_mean
 from ichtune.ensemble.best_member import BestMember
 from ichtune.ensemble.nonnegative import NonNegativeLeastSquares
 from ichtune.ensemble.weighted_mean import identical_members
@@ -25,3 +26,18 @@ def test_a_space_must_be_known_and_weights_must_be_there(generated):
         NonNegativeLeastSquares("odds")
     with pytest.raises(DataError, match="nnls blender has no weights yet"):
         NonNegativeLeastSquares().predict(generated()[0])
+
+
+def test_members_that_differ_in_one_slice_alone_are_two(generated):
+    p, _, _ = generated(300)
+    almost = p[0].copy()
+    almost[1, 3] = np.nextafter(almost[1, 3], 1.0)
+    assert identical_members(np.stack([p[0], almost, p[0]])) == [[0, 2], [1]]
+
+
+def test_blocks_of_slices_do_not_change_a_prediction(generated, monkeypatch):
+    p, y, _ = generated()
+    blender = NonNegativeLeastSquares().fit(p, y)
+    whole = blender.predict(p)
+    monkeypatch.setattr(weighted_mean, "PREDICT_ROWS", 7)
+    np.testing.assert_array_equal(blender.predict(p), whole)
