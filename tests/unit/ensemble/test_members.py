@@ -4,9 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ichtune.ensemble.members import load_panel, run_title
+from ichtune.ensemble.members import load_panel
 from ichtune.errors import ConfigError, ConflictError, DataError, NothingUsableError
 from ichtune.labels import LABELS
+from ichtune.metrics import weighted_log_loss
 from ichtune.tables import P_COLUMNS
 
 
@@ -68,18 +69,6 @@ def test_equal_summaries_are_told_apart(make_blend_workspace):
         path.write_text(json.dumps({"summary": "net|brain|±1|64px|lr=1.0e-03"}), encoding="utf-8")
     names = [m.name for m in load_panel(made.open()).members]
     assert names == ["net|brain|±1|64px|lr=1.0e-03|r0", "net|brain|±1|64px|lr=1.0e-03|r1"]
-
-
-def test_a_run_says_its_recipe_in_one_line(make_blend_workspace):
-    made = make_blend_workspace(noises=(1.0, 1.2))
-    path = made.root / "runs" / "r0" / "recipe.json"
-    path.write_text(json.dumps({"summary": "tiny_convnet|brain"}), encoding="utf-8")
-    assert run_title(made.open(), "r0") == "tiny_convnet|brain"
-    assert run_title(made.open(), "no such run") == ""
-    for damaged, message in (("[1]", "must hold a JSON object"), ("{", "no readable JSON")):
-        path.write_text(damaged, encoding="utf-8")
-        with pytest.raises(DataError, match=message):
-            run_title(made.open(), "r0")
 
 
 def test_a_leaked_row_is_refused(make_blend_workspace):
@@ -165,3 +154,45 @@ def test_without_unlabelled_slices_no_test_predictions_are_needed(make_blend_wor
     panel = load_panel(made.open())
     assert panel.p_MTL.shape == (1, 0, len(LABELS))
     assert panel.n_test_patients == 0
+
+
+def test_members_that_are_nearly_the_same_or_suspected_take_part_with_a_warning(make_blend_workspace):
+    made = make_blend_workspace(n_patients=120, noises=(1.0, 1.1, 1.2))
+    oof, test = made.predictions("r3", 1.0)
+    columns = list(P_COLUMNS)
+    near = oof.assign(recipe_id="r4")
+    near[columns] = (oof[columns] * (1 - 1e-5)).to_numpy()
+    made.write_run("r3", oof, test)
+    made.write_run("r4", near, test.assign(recipe_id="r4"))
+    honest = load_panel(made.open())
+    assert honest.suspicions == ()
+    assert [(pair.recipe_id, pair.other) for pair in honest.alike] == [("r3", "r4")]
+    assert ["say nearly the same" in line for line in honest.warnings] == [True]
+    told = oof.assign(recipe_id="r4")
+    rows = made.rng.choice(len(oof), 40, replace=False)
+    told.loc[rows, columns] = np.where(made.y_NL[made.labelled][rows] > 0.5, 1 - 1e-6, 1e-6)
+    made.write_run("r4", told, test.assign(recipe_id="r4"))
+    panel = load_panel(made.open())
+    assert [suspicion.recipe_id for suspicion in panel.suspicions] == ["r4"]
+    assert [line.split(":")[0] for line in panel.warnings] == ["leak suspected"]
+    assert [m.recipe_id for m in panel.members] == ["r0", "r1", "r2", "r3", "r4"]
+
+
+def test_many_members_are_kept_in_half_the_memory(make_blend_workspace, monkeypatch):
+    made = make_blend_workspace()
+    exact = load_panel(made.open())
+    assert exact.p_MNL.dtype == exact.p_MTL.dtype == np.float64
+    monkeypatch.setattr("ichtune.ensemble.members.MAX_FLOAT64_BYTES", exact.p_MNL.nbytes)
+    rounded = load_panel(made.open())
+    assert rounded.p_MNL.dtype == rounded.p_MTL.dtype == np.float32
+    for p_NL, q_NL in zip(exact.p_MNL, rounded.p_MNL, strict=True):
+        assert weighted_log_loss(exact.y_NL, q_NL) == pytest.approx(weighted_log_loss(exact.y_NL, p_NL), abs=1e-7)
+
+
+def test_members_are_named_by_what_people_call_them(make_blend_workspace):
+    made = make_blend_workspace(noises=(1.0, 1.1))
+    record = {"foreign": True, "name": "theirs", "summary": "theirs"}
+    (made.root / "runs" / "r1" / "recipe.json").write_text(json.dumps(record), encoding="utf-8")
+    panel = load_panel(made.open(), ["theirs"])
+    assert [(m.recipe_id, m.name, m.foreign) for m in panel.members] == [("r1", "theirs", True)]
+    assert [m.foreign for m in load_panel(made.open()).members] == [False, True]
