@@ -60,10 +60,14 @@ def _as_json(blended: "BlendResult", submission: "SubmissionResult | None") -> d
         "ladder": blended.ladder,
         "weights": blended.weights,
         "tried": [asdict(tried) for tried in blended.tried],
+        "post_processing": [asdict(gain) for gain in blended.gains],
+        "rates": blended.rates,
         "differences": {name: asdict(interval) for name, interval in blended.differences.items()},
         "members": [asdict(member) for member in blended.panel.members],
         "collapsed": blended.panel.collapsed,
         "unfinished": list(blended.panel.unfinished),
+        "suspicions": [asdict(suspicion) for suspicion in blended.panel.suspicions],
+        "alike": [asdict(pair) for pair in blended.panel.alike],
         "submission": str(submission.path) if submission else None,
         "n_rows": submission.n_rows if submission else 0,
         "n_filled": submission.n_filled if submission else 0,
@@ -79,6 +83,8 @@ def _notes(blended: "BlendResult", submission: "SubmissionResult | None", quiet:
             f"run {recipe_id} was left out: not every fold is trained, `ichtune train` continues it",
             quiet,
         )
+    for line in blended.panel.warnings:
+        note(line, quiet)
     if submission is None:
         note("no unlabelled slices: no submission was written", quiet)
     elif submission.n_filled:
@@ -100,6 +106,7 @@ def _show(blended: "BlendResult", submission: "SubmissionResult | None", workspa
     result(ladder_table(blended.ladder, is_generated=bool(workspace.about.get("generated"))))
     _show_tried(blended)
     _show_weights(blended)
+    _show_steps(blended)
     row = next(row for row in blended.ladder if row["name"] == "blend")
     gain = blended.differences["best_single"]
     result(
@@ -162,6 +169,30 @@ def _show_weights(blended: "BlendResult") -> None:
         shared = max(values) - min(values) < 1e-12
         text = f"{values[0]:.3f}" if shared else ", ".join(f"{k} {v:.3f}" for k, v in by_label.items())
         result(f"weight {text}  {names[recipe_id]} ({recipe_id})")
+
+
+def _show_steps(blended: "BlendResult") -> None:
+    """Print a line for each step of post-processing, what all of them came to, and the rates of the labels."""
+    if blended.gains:
+        result("Log loss that each step takes off a label, on patients that it was not fitted on (* applied):")
+    for step in dict.fromkeys(gain.step for gain in blended.gains):
+        cells = (
+            f"{gain.label} {gain.gain:+.5f}{'*' if gain.applied else ''}"
+            if gain.is_judged
+            else f"{gain.label} ({gain.n_patients} patients)"
+            for gain in blended.gains
+            if gain.step == step
+        )
+        result(f"  {step}: {', '.join(cells)}")
+    alone = blended.differences.get("blend_alone")
+    if alone is not None:
+        result(f"With post-processing against without: {alone.estimate:+.5f}, {alone.low:+.5f} to {alone.high:+.5f}.")
+    training, predicted, estimated = (
+        blended.rates[key] or {} for key in ("training", "test_predicted", "test_estimated")
+    )
+    if predicted:
+        rates = (f"{key} {training[key]:.1%}, {predicted[key]:.1%}, {estimated[key]:.1%}" for key in training)
+        result(f"Rates in training, predicted in the test set, estimated by prior shift: {'; '.join(rates)}.")
 
 
 def _figure(value: float | None) -> str:

@@ -6,12 +6,13 @@ Dimension key: M members, N slices, L labels, C candidates, P patients.
 import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from ichtune.ensemble.base import Blender, check_fit
-from ichtune.ensemble.crossfit import crossfit
+from ichtune.ensemble.crossfit import Unseen, crossfit_blender
 from ichtune.ensemble.numbers import check_between, check_whole
 from ichtune.errors import DataError
 from ichtune.metrics import slice_losses
@@ -71,6 +72,8 @@ class Auto(Blender):
         max_rows: slices, in whole patients, that the choice is made on; what was chosen is fitted on all.
         tried_: after ``fit``, every candidate.
         chosen_: after ``fit``, the fitted blender.
+        unseen_: after ``fit``, the chosen candidate's predictions of the slices that the choice was made on, each from
+            a fit without its patient; no part of what is learned.
 
     Source: Breiman et al., Classification and Regression Trees, 1984, section 3.4.3 (the one-standard-error rule);
         here of paired differences, which are far surer than losses.
@@ -83,6 +86,7 @@ class Auto(Blender):
     max_rows: int = 100_000
     tried_: "tuple[Tried, ...]" = field(default=(), init=False)
     chosen_: Blender | None = field(default=None, init=False)
+    unseen_: Unseen | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         for key, least in (("folds", 2), ("max_rows", 1)):
@@ -106,11 +110,14 @@ class Auto(Blender):
             raise DataError("the blender auto scores candidates by patient: give fit the patient of each slice")
         rows, fold_R = choice_rows(np.asarray(group_N), row_weight_N, self.folds, self.max_rows)
         p_MRL, y_RL, weight_R = p_MNL[:, rows], y_NL[rows], row_weight_N[rows]
-        losses_CR = np.stack(
-            [_crossfitted(name, parameters, p_MRL, y_RL, weight_R, fold_R) for name, parameters in CANDIDATES]
-        )
+        p_CRL = [
+            crossfit_blender(partial(_create, name, parameters), p_MRL, y_RL, fold_R, weight_R)
+            for name, parameters in CANDIDATES
+        ]
+        losses_CR = np.stack([slice_losses(y_RL, p_RL) for p_RL in p_CRL])
         self.tried_ = self._judge(losses_CR, weight_R, np.asarray(group_N)[rows])
-        chosen = next(tried for tried in self.tried_ if tried.chosen)
+        number, chosen = next((c, tried) for c, tried in enumerate(self.tried_) if tried.chosen)
+        self.unseen_ = Unseen(rows, fold_R, p_CRL[number])
         self.chosen_ = _create(chosen.blender, chosen.parameters).fit(p_MNL, y_NL, weight_N)
         self.weights_ = self.chosen_.weights_
         return self
@@ -199,21 +206,6 @@ def standard_error(difference_N: np.ndarray, weight_N: np.ndarray, patient_N: np
     residual_P = np.bincount(patient_N, weights=weight_N * (difference_N - mean))
     n_patients = len(residual_P)
     return float(np.sqrt(n_patients / max(n_patients - 1, 1) * (residual_P**2).sum()))
-
-
-def _crossfitted(
-    name: str,
-    parameters: Mapping[str, Any],
-    p_MRL: np.ndarray,
-    y_RL: np.ndarray,
-    weight_R: np.ndarray,
-    fold_R: np.ndarray,
-) -> np.ndarray:
-    def fit_predict(fit_rows: np.ndarray, predict_rows: np.ndarray) -> np.ndarray:
-        fitted = _create(name, parameters).fit(p_MRL[:, fit_rows], y_RL[fit_rows], weight_R[fit_rows])
-        return fitted.predict(p_MRL[:, predict_rows])
-
-    return slice_losses(y_RL, crossfit(fit_predict, fold_R, y_RL.shape[1]))
 
 
 def _create(name: str, parameters: Mapping[str, Any]) -> Blender:

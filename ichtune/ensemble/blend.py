@@ -10,19 +10,22 @@ import pandas as pd
 
 from ichtune.ensemble.auto import Auto, Tried
 from ichtune.ensemble.bootstrap import LEVEL, N_DRAWS, Interval, difference_interval
-from ichtune.ensemble.fitting import FittedBlend, crossfit_blend, fit_blend
+from ichtune.ensemble.fitting import FittedBlend, crossfit_stages, fit_blend
 from ichtune.ensemble.ladder import BEST_SINGLE, BLEND, EQUAL_MEAN, PRIOR, Rung, build_rungs, ladder_rows
+from ichtune.ensemble.member_tables import NO_FOLD_MODEL
 from ichtune.ensemble.members import Panel, load_panel
+from ichtune.ensemble.post_processing.chain import Gain
+from ichtune.ensemble.post_processing.prior_shift import estimated_rates
 from ichtune.ensemble.spec import BlendSpec
 from ichtune.labels import LABELS
-from ichtune.metrics import per_label_log_loss, slice_losses
+from ichtune.metrics import CLIP, per_label_log_loss, slice_losses
 from ichtune.tables import P_COLUMNS, PREDICTIONS, write_json, write_table
 from ichtune.workspace import Workspace
 
 #: Hexadecimal digits of a blend_id.
 ID_DIGITS = 12
-#: The fold that a blend's test predictions carry: they come from no single fold's model.
-ALL_FOLDS = -1
+#: The blend without its post-processing, among ``differences``.
+BLEND_ALONE = "blend_alone"
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,11 @@ class BlendResult:
         p_crossfit_NL: its cross-fitted predictions of the labelled slices.
         p_test_TL: its predictions of the unlabelled slices ``panel.test_image_ids``.
         ladder: the rows of ladder.json.
-        differences: cross-fitted loss of the blend minus that of another rung, by the rung's name; below 0 is
-            a gain.
+        differences: cross-fitted loss of the blend minus that of another rung, by the rung's name, and of the blend
+            without post-processing where there is some; below 0 is a gain.
+        rates: of each label, ``training``; ``test_predicted``, the mean prediction in the test set; and
+            ``test_estimated``, what prior shift takes for its rate there. Far beyond the second, the third is not to be
+            believed. The last two are None without a test set.
     """
 
     blend_id: str
@@ -47,6 +53,12 @@ class BlendResult:
     p_test_TL: np.ndarray
     ladder: list[dict[str, Any]]
     differences: dict[str, Interval]
+    rates: dict[str, dict[str, float] | None]
+
+    @property
+    def gains(self) -> tuple[Gain, ...]:
+        """What each step of post-processing did to each label, on patients that it was not fitted on."""
+        return self.fitted.chain.gains
 
     @property
     def tried(self) -> tuple[Tried, ...]:
@@ -61,7 +73,7 @@ class BlendResult:
         if weights_ML is None:
             return None
         return {
-            member.recipe_id: {label: float(w) for label, w in zip(LABELS, weight_L, strict=True)}
+            member.recipe_id: _by_label(weight_L)
             for member, weight_L in zip(self.panel.members, weights_ML, strict=True)
         }
 
@@ -79,19 +91,21 @@ def run_blend(workspace: Workspace, spec: BlendSpec) -> BlendResult:
     Raises:
         DataError, ConflictError, NothingUsableError: see ``load_panel``.
     """
-    panel = load_panel(workspace, spec.recipe_ids)
+    panel = load_panel(workspace, spec.wanted)
     fitted = fit_blend(spec, panel.p_MNL, panel.y_NL, panel.patient_N)
-    p_crossfit_NL = crossfit_blend(spec, panel.p_MNL, panel.y_NL, panel.fold_N, panel.patient_N)
+    p_alone_NL, p_crossfit_NL = crossfit_stages(spec, panel.p_MNL, panel.y_NL, panel.fold_N, panel.patient_N)
     blend_id = _blend_id(spec, panel)
-    rungs = build_rungs(panel, fitted.predict(panel.p_MNL), p_crossfit_NL, blend_id)
+    rungs = build_rungs(panel, fitted.predict_set(panel.p_MNL), p_crossfit_NL, blend_id)
+    alone = {BLEND_ALONE: slice_losses(panel.y_NL, p_alone_NL)} if spec.post_processing else {}
     result = BlendResult(
         blend_id=blend_id,
         fitted=fitted,
         panel=panel,
         p_crossfit_NL=p_crossfit_NL,
-        p_test_TL=fitted.predict(panel.p_MTL),
+        p_test_TL=fitted.predict_set(panel.p_MTL),
         ladder=ladder_rows(panel, rungs),
-        differences=_differences(panel, rungs),
+        differences=_differences(panel, rungs, alone),
+        rates=_rates(fitted, panel),
     )
     _write(workspace, result)
     return result
@@ -107,12 +121,27 @@ def _blend_id(spec: BlendSpec, panel: Panel) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:ID_DIGITS]
 
 
-def _differences(panel: Panel, rungs: list[Rung]) -> dict[str, Interval]:
-    losses = {rung.name: slice_losses(panel.y_NL, rung.p_crossfit_NL) for rung in rungs}
+def _differences(panel: Panel, rungs: list[Rung], others: dict[str, np.ndarray]) -> dict[str, Interval]:
+    losses = {rung.name: slice_losses(panel.y_NL, rung.p_crossfit_NL) for rung in rungs} | others
     return {
         name: difference_interval(losses[BLEND], losses[name], panel.patient_N)
-        for name in (PRIOR, BEST_SINGLE, EQUAL_MEAN)
+        for name in (PRIOR, BEST_SINGLE, EQUAL_MEAN, *others)
     }
+
+
+def _rates(fitted: FittedBlend, panel: Panel) -> dict[str, dict[str, float] | None]:
+    """The labels' rates in training and, whether or not a step adapts to them, in the test set."""
+    training_L = panel.y_NL.mean(axis=0)
+    predicted = estimated = None
+    if len(panel.test_image_ids):
+        p_TL = fitted.predict(panel.p_MTL)
+        predicted = _by_label(p_TL.mean(axis=0))
+        estimated = _by_label(estimated_rates(p_TL, np.clip(training_L, CLIP, 1.0 - CLIP)))
+    return {"training": _by_label(training_L), "test_predicted": predicted, "test_estimated": estimated}
+
+
+def _by_label(value_L: np.ndarray) -> dict[str, float]:
+    return {label: float(value) for label, value in zip(LABELS, value_L, strict=True)}
 
 
 def _write(workspace: Workspace, result: BlendResult) -> None:
@@ -120,7 +149,7 @@ def _write(workspace: Workspace, result: BlendResult) -> None:
     recipe_ids = [member.recipe_id for member in panel.members]
     inputs = {"fold_plan_hash": panel.fold_plan_hash, "recipe_id": result.blend_id, "members": recipe_ids}
     oof = _frame(result.blend_id, panel.fold_N, panel.image_ids, result.p_crossfit_NL)
-    test = _frame(result.blend_id, ALL_FOLDS, panel.test_image_ids, result.p_test_TL)
+    test = _frame(result.blend_id, NO_FOLD_MODEL, panel.test_image_ids, result.p_test_TL)
     write_table(oof, folder / "oof.parquet", PREDICTIONS, inputs)
     write_table(test, folder / "test.parquet", PREDICTIONS, inputs)
     write_json(_about(result), folder / "blend.json")
@@ -138,8 +167,12 @@ def _about(result: BlendResult) -> dict[str, Any]:
         "chosen": [panel.members[m].recipe_id for m in result.fitted.chosen],
         "collapsed": panel.collapsed,
         "unfinished": list(panel.unfinished),
+        "suspicions": [asdict(suspicion) for suspicion in panel.suspicions],
+        "alike": [asdict(pair) for pair in panel.alike],
         "weights": result.weights,
-        "learned": result.fitted.blender.learned(),
+        "learned": result.fitted.learned(),
+        "post_processing": [asdict(gain) for gain in result.gains],
+        "rates": result.rates,
         "duality_gap": gap if gap is None or np.isfinite(gap) else None,
         "loss": next(row for row in result.ladder if row["name"] == BLEND),
         "per_label": per_label_log_loss(panel.y_NL, result.p_crossfit_NL),

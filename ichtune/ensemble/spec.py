@@ -5,8 +5,9 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from ichtune.ensemble.any_rules import ANY_RULES
 from ichtune.ensemble.blenders import create_blender
+from ichtune.ensemble.member_names import SEARCH, Wanted
+from ichtune.ensemble.post_processing.steps import DEFAULT_STEPS, STEPS
 from ichtune.errors import ConfigError, nearest
 from ichtune.metrics import CLIP
 from ichtune.yaml_positions import YamlDocument, read_yaml
@@ -14,6 +15,13 @@ from ichtune.yaml_positions import YamlDocument, read_yaml
 SPEC_VERSION = 1
 #: The widest clip that still lets a prediction say anything: one part in twenty.
 MAX_CLIP = 0.05
+#: What ``post_processing`` says where nothing is to be tried.
+NO_STEPS = "none"
+#: Keys of older files, and what is written today.
+OLD_KEYS = {
+    "any_rule": "the key is now `post_processing`: write `post_processing: [any_at_least_max]` for at_least_max, and "
+    "`post_processing: none` for none"
+}
 
 
 @dataclass(frozen=True)
@@ -22,19 +30,21 @@ class BlendSpec:
 
     Attributes:
         version: of the file's grammar.
-        members: ``all`` complete runs, ``{"top": k}`` by out-of-fold loss, or a list of recipe_ids.
+        members: ``all`` complete runs, ``{"top": k}`` by out-of-fold loss, or a list of what ``resolve_members`` reads:
+            recipe_ids, names and ``{"search": name}``.
         blender: a name from ``ichtune.ensemble.blenders.BLENDERS``.
         parameters: the blender's settings.
-        clip: blended probabilities are clipped to [clip, 1 - clip].
-        any_rule: a name from ``ichtune.ensemble.any_rules.ANY_RULES``.
+        post_processing: names from ``ichtune.ensemble.post_processing.steps.STEPS`` in the order in which they are
+            tried, or ``none``; a step is applied only where it helps.
+        clip: probabilities are clipped to [clip, 1 - clip] at the end.
     """
 
     version: int = SPEC_VERSION
-    members: str | Mapping[str, int] | tuple[str, ...] = "all"
+    members: str | Mapping[str, int] | tuple[Wanted, ...] = "all"
     blender: str = "convex"
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    post_processing: str | tuple[str, ...] = DEFAULT_STEPS
     clip: float = CLIP
-    any_rule: str = "none"
 
     def __post_init__(self) -> None:
         if self.version != SPEC_VERSION or isinstance(self.version, bool):
@@ -48,8 +58,7 @@ class BlendSpec:
         real = isinstance(self.clip, int | float) and not isinstance(self.clip, bool)
         if not (real and CLIP <= self.clip <= MAX_CLIP):
             raise ConfigError(f"key 'clip' must be a number between {CLIP:g} and {MAX_CLIP:g}, got {self.clip!r}")
-        if not isinstance(self.any_rule, str) or self.any_rule not in ANY_RULES:
-            raise ConfigError(f"key 'any_rule': unknown value {self.any_rule!r}. {nearest(self.any_rule, ANY_RULES)}")
+        object.__setattr__(self, "post_processing", _steps(self.post_processing))
 
     @property
     def n_top(self) -> int | None:
@@ -57,14 +66,15 @@ class BlendSpec:
         return self.members["top"] if isinstance(self.members, Mapping) else None
 
     @property
-    def recipe_ids(self) -> tuple[str, ...] | None:
-        """The members named one by one; None takes every complete run."""
+    def wanted(self) -> tuple[Wanted, ...] | None:
+        """The members as they are listed; None takes every complete run."""
         return self.members if isinstance(self.members, tuple) else None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
         plain = asdict(self)
         plain["members"] = list(self.members) if isinstance(self.members, tuple) else self.members
+        plain["post_processing"] = list(self.post_processing) or NO_STEPS
         return plain
 
 
@@ -80,6 +90,9 @@ def read_spec(path: Path) -> BlendSpec:
     values = document.value
     if not isinstance(values, dict):
         raise document.error(f"must map keys to values, as in `blender: convex`, got {values!r}")
+    for key, advice in OLD_KEYS.items():
+        if key in values:
+            raise ConfigError(f"{document.where(key)}: unknown key {key!r}: {advice}")
     document.check_keys([f.name for f in fields(BlendSpec)])
     error = _failure(values)
     if error is not None:
@@ -107,7 +120,7 @@ def _failure(values: dict[str, Any]) -> ConfigError | None:
     return None
 
 
-def _members(value: Any) -> str | dict[str, int] | tuple[str, ...]:
+def _members(value: Any) -> str | dict[str, int] | tuple[Wanted, ...]:
     if value == "all":
         return "all"
     if isinstance(value, Mapping):
@@ -117,8 +130,34 @@ def _members(value: Any) -> str | dict[str, int] | tuple[str, ...]:
         if not isinstance(n_top, int) or isinstance(n_top, bool) or n_top < 1:
             raise ConfigError(f"key 'members': top must be a whole number of at least 1, got {n_top!r}")
         return {"top": n_top}
-    if isinstance(value, list | tuple) and value and all(isinstance(item, str) for item in value):
-        if len(set(value)) < len(value):
+    if isinstance(value, list | tuple) and value and all(_is_member(item) for item in value):
+        named = [f"{SEARCH} {item[SEARCH]}" if isinstance(item, Mapping) else item for item in value]
+        if len(set(named)) < len(named):
             raise ConfigError(f"key 'members' names a run twice: {list(value)}")
-        return tuple(value)
-    raise ConfigError(f"key 'members' must be `all`, `{{top: k}}` or a list of recipe_ids in quotes, got {value!r}")
+        return tuple(dict(item) if isinstance(item, Mapping) else item for item in value)
+    raise ConfigError(
+        "key 'members' must be `all`, `{top: k}` or a list of recipe_ids in quotes, names and `{search: NAME}`, "
+        f"got {value!r}"
+    )
+
+
+def _is_member(item: Any) -> bool:
+    if isinstance(item, Mapping):
+        return set(item) == {SEARCH} and isinstance(item[SEARCH], str)
+    return isinstance(item, str)
+
+
+def _steps(value: Any) -> tuple[str, ...]:
+    if value == NO_STEPS:
+        return ()
+    if not isinstance(value, list | tuple):
+        raise ConfigError(f"key 'post_processing' must be a list of steps, or {NO_STEPS}, got {value!r}")
+    for name in value:
+        if not isinstance(name, str) or name not in STEPS:
+            raise ConfigError(f"key 'post_processing': unknown step {name!r}. {nearest(str(name), STEPS)}")
+    if len(set(value)) < len(value):
+        raise ConfigError(f"key 'post_processing' names a step twice: {list(value)}")
+    for name in value[:-1]:
+        if STEPS[name].is_transductive:
+            raise ConfigError(f"key 'post_processing': {name} must be the last step, since it acts on a test set alone")
+    return tuple(value)

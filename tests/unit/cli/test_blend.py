@@ -1,10 +1,12 @@
 import json
 
+import numpy as np
 import pytest
 import typer
 from typer.testing import CliRunner
 
 from ichtune.cli.blend import blend
+from ichtune.ensemble.post_processing.steps import DEFAULT_STEPS, STEPS
 from ichtune.errors import ConfigError, DataError
 
 
@@ -66,6 +68,60 @@ def test_what_auto_tried_is_shown_and_told_to_scripts(make_blend_workspace, run)
     tried = json.loads(run("--work", made.root, "--ensemble", "auto", "--json").stdout)["tried"]
     assert [one["chosen"] for one in tried].count(True) == 1
     assert min(one["behind"] for one in tried) == 0
+
+
+def test_what_each_step_gained_is_shown_and_told_to_scripts(make_blend_workspace, run):
+    made = make_blend_workspace(n_patients=60, noises=(2.0, 2.0))
+    shown = run("--work", made.root).stdout
+    lines = {line.split(":")[0].strip(): line for line in shown.splitlines() if line.startswith("  ")}
+    assert list(DEFAULT_STEPS) == [name for name in lines if name in STEPS]
+    told = json.loads(run("--work", made.root, "--json").stdout)
+    for gain in told["post_processing"]:
+        star = "*" if gain["applied"] else ""
+        assert f"{gain['label']} {gain['gain']:+.5f}{star}" in lines[gain["step"]]
+    assert "*" in lines["temperature"]
+    assert f"With post-processing against without: {told['differences']['blend_alone']['estimate']:+.5f}" in shown
+    rates = [told["rates"][key]["any"] for key in ("training", "test_predicted", "test_estimated")]
+    assert f"any {', '.join(f'{rate:.1%}' for rate in rates)};" in shown
+
+
+def test_members_that_are_suspected_or_alike_are_named_and_told_to_scripts(make_blend_workspace, run):
+    made = make_blend_workspace(n_patients=60)
+    oof, test = made.predictions("r7", 1.0)
+    made.write_run("r7", oof, test)
+    made.write_run("r8", oof.assign(recipe_id="r8", p_any=oof["p_any"] * 0.9999), test.assign(recipe_id="r8"))
+    y = made.y_NL[made.labelled]
+    knows = oof["fold"].to_numpy() == 1
+    told = oof.assign(recipe_id="r9")
+    columns = [column for column in oof if column.startswith("p_")]
+    told.loc[knows, columns] = np.clip(y[knows], 1e-3, 1 - 1e-3)
+    made.write_run("r9", told, test.assign(recipe_id="r9"))
+
+    outcome = run("--work", made.root, "--ensemble", "mean", "--json")
+
+    shown = json.loads(outcome.stdout)
+    assert {one["recipe_id"] for one in shown["suspicions"]} == {"r9"}
+    assert [(one["recipe_id"], one["other"]) for one in shown["alike"]] == [("r7", "r8")]
+    lines = outcome.stderr.splitlines()
+    assert any(line.startswith("leak suspected: net_r9") for line in lines)
+    assert any("net_r7" in line and "net_r8" in line and "say nearly the same" in line for line in lines)
+    (path,) = made.root.glob("blends/*/blend.json")
+    about = json.loads(path.read_text(encoding="utf-8"))
+    assert (about["suspicions"], about["alike"]) == (shown["suspicions"], shown["alike"])
+    assert run("--work", made.root, "--ensemble", "mean", "--quiet").output == ""
+
+
+def test_members_may_be_a_search_or_a_name(make_blend_workspace, run, tmp_path):
+    made = make_blend_workspace()
+    (tmp_path / "mine.yaml").write_text("members: [r1, {search: none}]\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="no search 'none'"):
+        run("--work", made.root, "--ensemble", tmp_path / "mine.yaml")
+
+
+def test_without_steps_nothing_is_said_of_them(make_blend_workspace, run):
+    shown = run("--work", make_blend_workspace().root, "--ensemble", "mean").stdout
+    assert "applied" not in shown
+    assert "post-processing" not in shown
 
 
 def test_real_data_is_not_called_generated(make_blend_workspace, run):

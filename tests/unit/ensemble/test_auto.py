@@ -54,6 +54,15 @@ def test_losses_are_those_of_patients_that_were_not_fitted_on(generated, few):
     assert fitted.tried_[2].loss > weighted_log_loss(y, prior_predictions(y, len(y)))
 
 
+def test_what_the_chosen_one_said_of_unseen_patients_is_kept(generated, few):
+    p, y, patient = generated(noises=(0.3, 4.0, 4.0))
+    fitted = Auto().fit(p, y, None, patient)
+    (chosen,) = [tried for tried in fitted.tried_ if tried.chosen]
+    kept = fitted.unseen_
+    assert weighted_log_loss(y[kept.row_R], kept.p_RL) == pytest.approx(chosen.loss, abs=1e-12)
+    assert "unseen_" not in fitted.learned()
+
+
 def test_patients_are_dealt_whole_and_the_same_in_any_order_of_rows():
     patient = np.repeat([f"P{i}" for i in range(23)], 7)
     weight = np.ones(len(patient))

@@ -3,8 +3,13 @@ import json
 import numpy as np
 import pytest
 
-from ichtune.ensemble.blend import ALL_FOLDS, run_blend
+from ichtune.ensemble import fitting
+from ichtune.ensemble.blend import run_blend
 from ichtune.ensemble.fitting import restore_blend
+from ichtune.ensemble.member_tables import NO_FOLD_MODEL
+from ichtune.ensemble.post_processing.chain import Chain, Gain, Link
+from ichtune.ensemble.post_processing.prior_shift import PriorShift, estimated_rates
+from ichtune.ensemble.post_processing.steps import DEFAULT_STEPS
 from ichtune.ensemble.spec import BlendSpec
 from ichtune.labels import LABELS
 from ichtune.metrics import weighted_log_loss
@@ -28,7 +33,7 @@ def test_a_blend_is_written_and_reads_back(make_blend_workspace):
     np.testing.assert_array_equal(oof["fold"], result.panel.fold_N)
     np.testing.assert_array_equal(oof[list(P_COLUMNS)].to_numpy(), result.p_crossfit_NL)
     test = read_table(folder / "test.parquet", PREDICTIONS)
-    assert set(test["fold"]) == {ALL_FOLDS}
+    assert set(test["fold"]) == {NO_FOLD_MODEL}
     assert set(test["recipe_id"]) == {result.blend_id}
     assert table_about(folder / "test.parquet")["inputs"]["fold_plan_hash"] == made.plan.plan_hash
     ladder = json.loads((made.root / "ladder.json").read_text(encoding="utf-8"))
@@ -40,6 +45,7 @@ def test_the_fitted_blend_can_be_read_from_what_is_written(make_blend_workspace)
     made = make_blend_workspace()
     result = run_blend(made.open(), BlendSpec(members={"top": 2}, parameters={"weights": "per_label"}))
     about = json.loads((made.root / "blends" / result.blend_id / "blend.json").read_text(encoding="utf-8"))
+    assert about["learned"]["post_processing"]
     restored = restore_blend(BlendSpec(**about["spec"]), about["learned"], len(about["chosen"]))
     chosen = [member.recipe_id in about["chosen"] for member in result.panel.members]
     np.testing.assert_array_equal(restored.predict(result.panel.p_MTL[chosen]), result.p_test_TL)
@@ -116,3 +122,38 @@ def test_another_method_is_another_blend(make_blend_workspace):
     }
     assert len(ids) == 3
     assert sorted(path.name for path in (made.root / "blends").iterdir()) == sorted(ids)
+
+
+def test_what_post_processing_gained_and_the_rates_of_the_test_set_are_written(make_blend_workspace):
+    made = make_blend_workspace(n_patients=60, n_test_patients=40, noises=(2.0, 2.0))
+    result = run_blend(made.open(), BlendSpec())
+    about = json.loads((made.root / "blends" / result.blend_id / "blend.json").read_text(encoding="utf-8"))
+    assert [Gain(**one) for one in about["post_processing"]] == list(result.gains)
+    assert {gain.step for gain in result.gains} == set(DEFAULT_STEPS)
+    assert any(gain.applied for gain in result.gains)
+    assert about["differences"]["blend_alone"]["high"] < 0, "so noisy members are too sure"
+    assert about["rates"] == result.rates
+    assert list(result.rates["training"].values()) == result.panel.y_NL.mean(axis=0).tolist()
+    true_L = made.y_NL[made.test].mean(axis=0)
+    np.testing.assert_allclose(list(result.rates["test_predicted"].values()), true_L, atol=0.1)
+    estimated_L = estimated_rates(result.p_test_TL, result.panel.y_NL.mean(axis=0))
+    np.testing.assert_allclose(list(result.rates["test_estimated"].values()), estimated_L)
+
+
+def test_a_shift_is_adapted_to_in_the_test_set_alone(make_blend_workspace, monkeypatch):
+    made = make_blend_workspace()
+    plain = run_blend(made.open(), BlendSpec(post_processing="none"))
+    shift = Link(PriorShift().fit(plain.p_crossfit_NL, plain.panel.y_NL), LABELS)
+    monkeypatch.setattr(fitting, "fit_chain", lambda *_: Chain((shift,)))
+    shifted = run_blend(made.open(), BlendSpec(post_processing=["prior_shift"]))
+    np.testing.assert_array_equal(shifted.p_test_TL, np.clip(shift.predict(plain.p_test_TL), 1e-6, 1 - 1e-6))
+    np.testing.assert_array_equal(shifted.fitted.predict(shifted.panel.p_MTL), plain.p_test_TL)
+    assert shifted.rates == plain.rates
+
+
+def test_nothing_is_told_of_steps_that_were_not_tried(make_blend_workspace):
+    made = make_blend_workspace(n_test_patients=0, noises=())
+    made.write_run("r0", made.predictions("r0", 1.0)[0], None)
+    result = run_blend(made.open(), BlendSpec(post_processing="none"))
+    assert (result.gains, "blend_alone" in result.differences) == ((), False)
+    assert (result.rates["test_predicted"], result.rates["test_estimated"]) == (None, None)

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from ichtune.ensemble.crossfit import crossfit
+from ichtune.ensemble.best_member import BestMember
+from ichtune.ensemble.crossfit import crossfit, crossfit_blender
 from ichtune.errors import DataError
 
 
@@ -22,3 +23,13 @@ def test_each_row_is_predicted_once_by_a_fit_that_did_not_see_its_fold():
 def test_one_fold_cannot_be_cross_fitted():
     with pytest.raises(DataError, match="at least two folds"):
         crossfit(lambda fit, predict: predict, np.zeros(4, dtype=int), 1)
+
+
+def test_a_blender_is_made_anew_for_each_fold():
+    """Each member is right on one fold: the best one elsewhere is never the best one here."""
+    fold = np.repeat([0, 1], 20)
+    y = np.ones((40, 6))
+    p = np.stack([np.where(fold[:, None] == own, 0.9, 0.1) * y for own in (0, 1)])
+    np.testing.assert_allclose(crossfit_blender(BestMember, p, y, fold), 0.1, atol=1e-6)
+    weight = np.where(fold == 0, 1.0, 2.0)
+    np.testing.assert_allclose(crossfit_blender(BestMember, p, y, fold, weight, fold), 0.1, atol=1e-6)

@@ -1,13 +1,19 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from ichtune.ensemble.fitting import crossfit_blend, fit_blend, restore_blend
-from ichtune.ensemble.logits import from_logits
+from ichtune.ensemble import fitting
+from ichtune.ensemble.fitting import crossfit_blend, crossfit_stages, fit_blend, restore_blend
+from ichtune.ensemble.logits import from_logits, to_logits
+from ichtune.ensemble.post_processing.any_at_least_max import AnyAtLeastMax
+from ichtune.ensemble.post_processing.chain import Chain, Link
+from ichtune.ensemble.post_processing.prior_shift import PriorShift
+from ichtune.ensemble.post_processing.steps import DEFAULT_STEPS
 from ichtune.ensemble.spec import BlendSpec
 from ichtune.errors import DataError
-from ichtune.labels import N_LABELS
+from ichtune.labels import ANY, LABELS, N_LABELS
 from ichtune.metrics import prior_predictions, weighted_log_loss
 
 FOLD = np.repeat(np.arange(4), 100)
@@ -41,29 +47,89 @@ def test_more_than_there_are_means_all():
     assert fit_blend(BlendSpec(members={"top": 9}), p, y, PATIENT).chosen.tolist() == [0, 1, 2, 3]
 
 
-def test_clip_and_rule_are_applied_in_prediction():
+def test_predictions_are_clipped_last_and_steps_are_applied_before():
     p, y = members()
-    spec = BlendSpec(blender="equal_mean", clip=0.05, any_rule="at_least_max")
-    p_NL = fit_blend(spec, p, y, PATIENT).predict(p)
-    assert p_NL.min() == 0.05
-    assert (p_NL[:, 0] >= p_NL[:, 1:].max(axis=1)).all()
+    fitted = fit_blend(BlendSpec(blender="equal_mean", clip=0.05, post_processing="none"), p, y, PATIENT)
+    assert fitted.predict(p).min() == 0.05
+    np.testing.assert_array_equal(fitted.predict(p), fitted.blend(p))
+    raised = replace(fitted, chain=Chain((Link(AnyAtLeastMax(), (ANY,)),))).predict(p)
+    assert (raised[:, 0] >= raised[:, 1:].max(axis=1)).all()
+    assert raised.min() == 0.05
 
 
-def test_a_restored_blend_predicts_the_same_bits_from_its_chosen_members_alone():
-    p, y = members()
-    spec = BlendSpec(members={"top": 2}, parameters={"weights": "per_label"}, clip=1e-3, any_rule="at_least_max")
+def squeezed(noises=(0.5, 0.9), seed=0):
+    """Members that are not half as sure as they should be."""
+    p, y = members(noises, seed)
+    return from_logits(0.4 * to_logits(p)), y
+
+
+def test_members_that_are_not_sure_enough_are_put_right_on_patients_that_nothing_was_fitted_on():
+    p, y = squeezed()
+    alone, whole = crossfit_stages(BlendSpec(), p, y, FOLD, PATIENT)
+    np.testing.assert_array_equal(alone, crossfit_blend(BlendSpec(post_processing="none"), p, y, FOLD, PATIENT))
+    assert weighted_log_loss(y, whole) < 0.9 * weighted_log_loss(y, alone)
+    gains = fit_blend(BlendSpec(), p, y, PATIENT).chain.gains
+    assert {gain.label for gain in gains if gain.applied and gain.step == "temperature"} == set(LABELS)
+
+
+@pytest.mark.parametrize("blender", ["convex", "auto"])
+def test_steps_learn_from_patients_that_the_blender_had_not_seen(blender, monkeypatch):
+    """Each of them is predicted by a blender that was fitted without its fold."""
+    p, y = squeezed()
+    seen = []
+    monkeypatch.setattr(fitting, "fit_chain", lambda names, unseen, *_: seen.append(unseen) or Chain())
+    fitted = fit_blend(BlendSpec(blender=blender), p, y, PATIENT)
+    (unseen,) = seen
+    assert unseen.row_R.tolist() == list(range(400))
+    assert all(len(set(unseen.fold_R[patient == PATIENT])) == 1 for patient in np.unique(PATIENT))
+    if blender == "auto":
+        (chosen,) = [tried for tried in fitted.blender.tried_ if tried.chosen]
+        spec = BlendSpec(blender=chosen.blender, parameters=chosen.parameters, post_processing="none")
+    else:
+        spec = BlendSpec(post_processing="none")
+    by_hand = crossfit_blend(spec, p, y, unseen.fold_R, PATIENT)
+    np.testing.assert_allclose(unseen.p_RL, by_hand, rtol=1e-12)
+
+
+def test_nothing_is_post_processed_where_nobody_is_unseen():
+    p, y = squeezed()
+    fitted = fit_blend(BlendSpec(), p, y, np.zeros(400, dtype=int))
+    assert fitted.chain == Chain()
+
+
+@pytest.mark.parametrize("blender", ["convex", "auto"])
+def test_a_restored_blend_predicts_the_same_bits_from_its_chosen_members_alone(blender):
+    p, y = squeezed((3.0, 0.5, 2.0, 0.9))
+    spec = BlendSpec(members={"top": 2}, blender=blender, clip=1e-3)
     fitted = fit_blend(spec, p, y, PATIENT)
-    kept = json.loads(json.dumps({"spec": spec.to_dict(), "learned": fitted.blender.learned()}))
+    assert fitted.chain.links or blender == "auto"  # which chooses a blender that puts itself right
+    kept = json.loads(json.dumps({"spec": spec.to_dict(), "learned": fitted.learned()}))
     restored = restore_blend(BlendSpec(**kept["spec"]), kept["learned"], 2)
     assert fitted.chosen.tolist() == [1, 3]
     np.testing.assert_array_equal(restored.predict(p[[1, 3]]), fitted.predict(p))
+
+
+def test_what_adapts_to_a_test_set_keeps_out_of_single_predictions():
+    p, y = members()
+    fitted = fit_blend(BlendSpec(post_processing="none"), p, y, PATIENT)
+    shift = Link(PriorShift().fit(fitted.blend(p), y), LABELS)
+    fitted = replace(fitted, chain=Chain((shift,)))
+    np.testing.assert_array_equal(fitted.predict(p), fitted.blend(p))
+    few = p[:, y.max(axis=1) == 0]
+    assert np.abs(fitted.predict_set(few) - fitted.predict(few)).max() > 0.01
 
 
 def test_a_blend_of_another_number_of_members_is_not_restored():
     p, y = members()
     spec = BlendSpec()
     with pytest.raises(DataError, match="weights of 4 members, got 3 members"):
-        restore_blend(spec, fit_blend(spec, p, y, PATIENT).blender.learned(), 3)
+        restore_blend(spec, fit_blend(spec, p, y, PATIENT).learned(), 3)
+
+
+@pytest.mark.parametrize("learned", [{"weights_": [[1.0] * 6]}, {"blender": [], "post_processing": []}])
+def test_what_an_older_version_learned_is_not_guessed(learned):
+    with pytest.raises(DataError, match="must hold its blender and post_processing"):
+        restore_blend(BlendSpec(), learned, 1)
 
 
 def test_choosing_the_members_is_part_of_what_is_cross_fitted():
@@ -82,7 +148,8 @@ def test_choosing_the_members_is_part_of_what_is_cross_fitted():
 @pytest.mark.parametrize("sharing", ["shared", "per_label"])
 def test_noise_cannot_beat_the_prior_once_it_is_cross_fitted(space, sharing):
     """Mean over eight data sets, since by luck noise does help on one or another."""
-    spec, fold = BlendSpec(parameters={"space": space, "weights": sharing}), np.arange(200) % 4
+    spec = BlendSpec(parameters={"space": space, "weights": sharing}, post_processing="none")
+    fold = np.arange(200) % 4
     patient = np.arange(200)
     in_sample, crossfitted = [], []
     for seed in range(8):
@@ -97,10 +164,25 @@ def test_noise_cannot_beat_the_prior_once_it_is_cross_fitted(space, sharing):
     assert np.mean(crossfitted) > 0
 
 
-def test_shuffled_labels_leave_nothing_to_learn():
+def test_noise_is_brought_back_to_the_rates_by_post_processing_and_no_lower():
+    above = []
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        y = truth(rng)[1]
+        p = from_logits(-2 + rng.standard_normal((5, 400, N_LABELS)))
+        prior = weighted_log_loss(y, prior_predictions(y, len(y)))
+        alone, whole = crossfit_stages(BlendSpec(), p, y, FOLD, PATIENT)
+        above.append([weighted_log_loss(y, p_NL) / prior - 1 for p_NL in (alone, whole)])
+    alone, whole = np.mean(above, axis=0)
+    assert 0 < whole < 0.5 * alone
+
+
+@pytest.mark.parametrize("post_processing", ["none", DEFAULT_STEPS])
+def test_shuffled_labels_leave_nothing_to_learn(post_processing):
     p, y = members()
     shuffled = y[np.random.default_rng(3).permutation(len(y))]
-    crossfitted = weighted_log_loss(shuffled, crossfit_blend(BlendSpec(), p, shuffled, FOLD, PATIENT))
+    spec = BlendSpec(post_processing=post_processing)
+    crossfitted = weighted_log_loss(shuffled, crossfit_blend(spec, p, shuffled, FOLD, PATIENT))
     assert crossfitted > weighted_log_loss(shuffled, prior_predictions(shuffled, len(y)))
 
 
