@@ -195,6 +195,16 @@ class Recipe:
         size = f"{self.image_px}px" + ("" if self.crop == CROPS[0] else f" {self.crop}")
         return f"{self.architecture}|{window_set_name(self.windows)}{neighbours}|{size}|lr={self.lr:.1e}"
 
+    @property
+    def n_epochs(self) -> int:
+        """Epochs of a run on one fold."""
+        return self.epochs
+
+    @property
+    def kind(self) -> tuple[object, ...]:
+        """What sets it apart from others beside its optimisation."""
+        return (self.architecture, self.windows, self.neighbours, self.image_px, self.crop)
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for YAML or JSON; a window set that has a name is written by it."""
         plain = _explicit(self)

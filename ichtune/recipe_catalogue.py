@@ -8,7 +8,8 @@ from typing import Any
 
 from ichtune.errors import ConfigError
 from ichtune.recipe import SIDE_SIGNS, Recipe
-from ichtune.recipe_file import read_recipe
+from ichtune.recipe_file import read_any_recipe
+from ichtune.second_level_recipe import LEVEL, SEQUENCES, SMOOTHERS, TREES, AnyRecipe, SecondLevelRecipe
 from ichtune.shipped import shipped_files
 from ichtune.windows import DICOM, WINDOW_SETS, Window, window_set_name
 
@@ -30,6 +31,7 @@ _SPECIAL_VALUES = {
     "pretrained": "false, true, or a path",
     "windows": f"{', '.join(f'`{name}`' for name in WINDOW_SETS)}; or a list of [centre, width] and `{DICOM}`",
     "augmentation": "a policy's name, or a list of {Name: {parameter: value}}",
+    "members": "`all`, or a list of recipe_ids or of recipes' names",
 }
 
 
@@ -44,7 +46,7 @@ class ShippedRecipe:
     """
 
     name: str
-    recipe: Recipe
+    recipe: AnyRecipe
     header: Mapping[str, str]
 
     @property
@@ -55,8 +57,9 @@ class ShippedRecipe:
 
 @dataclass(frozen=True)
 class RecipeKey:
-    """One key of a recipe, as text: its default, what it may be and what it means."""
+    """One key of a recipe, as text: its level, its default, what it may be and what it means."""
 
+    level: int
     name: str
     default: str
     allowed: str
@@ -102,7 +105,7 @@ def shipped_recipes() -> tuple[ShippedRecipe, ...]:
     """
     files = shipped_files("recipes")
     return tuple(
-        ShippedRecipe(name, read_recipe(name), read_header(files[name])) for name in sorted(files, key=_by_size)
+        ShippedRecipe(name, read_any_recipe(name), read_header(files[name])) for name in sorted(files, key=_by_size)
     )
 
 
@@ -111,14 +114,47 @@ def _by_size(name: str) -> list[tuple[int, str]]:
 
 
 def recipe_rows(recipes: Sequence[ShippedRecipe]) -> list[dict[str, Any]]:
-    """Return shipped recipes as plain values for a table or JSON; one that another starts from is told by its name."""
+    """Return shipped recipes as plain values for a table or JSON, networks first.
+
+    One that another starts from is told by its name.
+    """
     names = {shipped.recipe.recipe_id: shipped.name for shipped in recipes}
-    return [_recipe_row(shipped, names) for shipped in recipes]
+    networks = [_recipe_row(one, one.recipe, names) for one in recipes if isinstance(one.recipe, Recipe)]
+    second = [_second_level_row(one, one.recipe) for one in recipes if isinstance(one.recipe, SecondLevelRecipe)]
+    return [*networks, *second]
 
 
-def _recipe_row(shipped: ShippedRecipe, names: Mapping[str, str]) -> dict[str, Any]:
-    recipe = shipped.recipe
+def _second_level_row(shipped: ShippedRecipe, recipe: SecondLevelRecipe) -> dict[str, Any]:
     return {
+        "level": recipe.level,
+        "name": shipped.name,
+        "recipe_id": recipe.recipe_id,
+        "model": recipe.model,
+        "sees": sees_told(recipe),
+        "summary": recipe.summary,
+        "purpose": shipped.purpose,
+        "figures": shipped.header["Figures"],
+    }
+
+
+def sees_told(recipe: SecondLevelRecipe) -> str:
+    """Return what a model of the second level sees of each slice beside the members' probabilities, in words."""
+    if recipe.metadata_only:
+        return "metadata only"
+    told = {
+        f"{recipe.embeddings} components of embeddings": recipe.embeddings > 0,
+        "neighbours' differences": recipe.deltas and recipe.model in SEQUENCES,
+        f"±{recipe.neighbours} slices": recipe.model in TREES and recipe.neighbours > 0,
+        "aggregates of the series": recipe.aggregates and recipe.model in TREES,
+        "spacing": recipe.spacing and recipe.model not in SMOOTHERS,
+        "metadata": recipe.metadata,
+    }
+    return ", ".join(words for words, does in told.items() if does) or "nothing"
+
+
+def _recipe_row(shipped: ShippedRecipe, recipe: Recipe, names: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "level": 1,
         "name": shipped.name,
         "recipe_id": recipe.recipe_id,
         "architecture": recipe.architecture,
@@ -160,15 +196,18 @@ def _start_told(recipe: Recipe, names: Mapping[str, str]) -> str:
 
 
 def recipe_key_table(names: Mapping[str, Sequence[str]] | None = None) -> tuple[RecipeKey, ...]:
-    """Describe every key of a recipe from its declaration.
+    """Describe every key of a recipe of either level from its declaration, those of networks first.
 
     Args:
         names: for a key that names an entry of a table on a higher floor, the names in that table.
     """
     known = names or {}
     return tuple(
-        RecipeKey(spec.name, _plain(spec.default), _allowed(spec, known.get(spec.name, ())), spec.metadata["doc"])
-        for spec in fields(Recipe)
+        RecipeKey(
+            level, spec.name, _plain(spec.default), _allowed(spec, known.get(spec.name, ())), spec.metadata["doc"]
+        )
+        for level, kind in ((1, Recipe), (LEVEL, SecondLevelRecipe))
+        for spec in fields(kind)
     )
 
 
@@ -208,14 +247,26 @@ def recipes_markdown(recipes: Sequence[ShippedRecipe]) -> str:
     """Return ``docs/recipes.md``: what the shipped recipes are, and what was published of each."""
     keys = ("architecture", "image_px", "windows", "neighbours", "start", "schedule", "figures")
     head = ("name", "network", "px", "windows", "neighbours", "start", "schedule", "published figures")
-    table = markdown_table(head, ((f"`{row['name']}`", *(row[key] for key in keys)) for row in recipe_rows(recipes)))
-    return f"{_RECIPES_INTRO}\n{table}\n"
+    rows = {level: [row for row in recipe_rows(recipes) if row["level"] == level] for level in (1, LEVEL)}
+    table = markdown_table(head, ((f"`{row['name']}`", *(row[key] for key in keys)) for row in rows[1]))
+    if not rows[LEVEL]:
+        return f"{_RECIPES_INTRO}\n{table}\n"
+    second_keys = ("model", "sees", "purpose", "figures")
+    second_head = ("name", "model", "sees beside probabilities", "what it is", "published figures")
+    second = markdown_table(
+        second_head, ((f"`{row['name']}`", *(row[key] for key in second_keys)) for row in rows[LEVEL])
+    )
+    return f"{_RECIPES_INTRO}\n{table}\n\n{_SECOND_LEVEL_INTRO}\n{second}\n"
 
 
 def keys_markdown(keys: Sequence[RecipeKey]) -> str:
-    """Return ``docs/recipe-keys.md``: every key of a recipe."""
-    rows = ((f"`{key.name}`", key.default, key.allowed, key.meaning) for key in keys)
-    return f"{_KEYS_INTRO}\n{markdown_table(('key', 'default', 'may be', 'meaning'), rows)}\n"
+    """Return ``docs/recipe-keys.md``: every key of a recipe, a table for each level."""
+    head = ("key", "default", "may be", "meaning")
+    parts = []
+    for level, introduction in ((1, _KEYS_INTRO), (LEVEL, _SECOND_LEVEL_KEYS_INTRO)):
+        rows = [(f"`{key.name}`", key.default, key.allowed, key.meaning) for key in keys if key.level == level]
+        parts += [f"{introduction}\n{markdown_table(head, rows)}\n"] if rows else []
+    return "\n".join(parts)
 
 
 _RECIPES_INTRO = """\
@@ -248,6 +299,14 @@ on another scale:
 - **Weights.** `pretrained` takes timm's weights from your own hub cache; `pretrained: false` in a copy needs none.
 """
 
+_SECOND_LEVEL_INTRO = """\
+## The second level
+
+`ichtune stack --recipe NAME` trains one on every fold, from the out-of-fold predictions of the runs that are there.
+Such a recipe has the key `level: 2` and learns along the series of slices; what it predicts is a run that blends like
+any.
+"""
+
 _KEYS_INTRO = """\
 # Keys of a recipe
 
@@ -255,4 +314,11 @@ Made by `ichtune recipes --keys --markdown`; a test fails when this page is not 
 
 A recipe is a YAML file with `version: 1` and any of these keys; those that are left out take the default. Each key is
 also a parameter that a search space may vary. `ichtune recipes` lists the shipped ones.
+"""
+
+_SECOND_LEVEL_KEYS_INTRO = """\
+## Keys of the second level
+
+With `level: 2` a recipe learns from other runs' out-of-fold predictions (`ichtune stack`). Keys that its model does not
+read are put at their defaults, so that equal runs have one recipe_id.
 """

@@ -7,12 +7,13 @@ written to a temporary name first, so that a half-written table is never taken f
 import errno
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -157,6 +158,14 @@ def conform(frame: pd.DataFrame, schema: TableSchema) -> pd.DataFrame:
             f"{int(repeated.sum())} repeated rows, the first {first}"
         )
     return table
+
+
+def prediction_frame(
+    recipe_id: str, fold: np.ndarray | int, image_ids: Iterable[str], p_NL: np.ndarray
+) -> pd.DataFrame:
+    """Lay out probabilities (N, L) as rows of a Predictions table; one fold for all of them, or one each."""
+    frame = pd.DataFrame(p_NL, columns=list(P_COLUMNS))
+    return frame.assign(recipe_id=recipe_id, fold=fold, image_id=list(image_ids))
 
 
 def _check_whole_numbers(frame: pd.DataFrame, table: pd.DataFrame, schema: TableSchema) -> None:

@@ -197,6 +197,23 @@ class Workspace:
         """Return the recipe_ids of the runs that are trained on every fold, in alphabetical order."""
         return sorted(path.parent.name for path in self.layout.runs.glob("*/oof.parquet"))
 
+    def run_about(self, recipe_id: str) -> dict[str, Any]:
+        """Return what a run's recipe.json says of it: ``recipe``, ``summary``, its inputs; empty where it is not kept.
+
+        Raises:
+            DataError: the file is no JSON, or holds no mapping.
+        """
+        path = self.layout.runs / recipe_id / "recipe.json"
+        if not path.is_file():
+            return {}
+        try:
+            about = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path} is no readable JSON ({error}); run `ichtune train` again") from error
+        if not isinstance(about, dict):
+            raise DataError(f"{path} must hold a JSON object, got {str(about)[:60]!r}; run `ichtune train` again")
+        return about
+
     def predictions(self, kind: str) -> pd.DataFrame:
         """Return predictions of every complete run.
 

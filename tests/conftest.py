@@ -23,7 +23,7 @@ from ichtune.data.cache.hu_cache import (
 from ichtune.data.folds import make_folds, write_folds
 from ichtune.labels import ANY, LABELS, SUBTYPES
 from ichtune.layout import Layout
-from ichtune.tables import LABEL_ISSUES, SLICES, write_json, write_table
+from ichtune.tables import LABEL_ISSUES, PREDICTIONS, SLICES, prediction_frame, write_json, write_table
 from ichtune.workspace import Workspace
 
 # Tiny networks gain nothing from threads, and one gives the same bits everywhere. Read when torch is imported.
@@ -181,6 +181,43 @@ def write_fake_workspace(
     return Workspace(root)
 
 
+def write_first_level_run(workspace: Workspace, recipe_id: str, noise: float = 1.5, seed: int = 0) -> None:
+    """Write what ``ichtune train`` leaves of a run: predictions that see the labels through noise, never trained."""
+    rng, labelled, layout = np.random.default_rng([seed, *map(ord, recipe_id)]), workspace.labelled, workspace.layout
+    y_NL, plan = labelled[list(LABELS)].to_numpy(np.float64), workspace.fold_plan
+    recipe = {"architecture": "tiny_convnet", "windows": "brain", "seed": seed}
+    about = {"fold_plan_hash": plan.plan_hash, "cache_id": CACHE_ID, "recipe_id": recipe_id}
+    write_json({"recipe": recipe, "summary": f"net {recipe_id}", **about}, layout.runs / recipe_id / "recipe.json")
+
+    def seen(z_NL: np.ndarray) -> np.ndarray:
+        return 1.0 / (1.0 + np.exp(-z_NL - noise * rng.standard_normal(z_NL.shape)))
+
+    folds, p_NL = plan.folds_for(labelled["patient_id"]), seen(4.0 * y_NL - 2.0)
+    oof = prediction_frame(recipe_id, folds, labelled["image_id"], p_NL)
+    write_table(oof, layout.oof(recipe_id), PREDICTIONS, about)
+    test = [
+        prediction_frame(recipe_id, fold, ids, seen(np.full((len(ids), len(LABELS)), -2.0)))
+        for fold in range(plan.k)
+        for ids in [workspace.unlabelled["image_id"]]
+    ]
+    write_table(pd.concat(test, ignore_index=True), layout.test(recipe_id), PREDICTIONS, about)
+
+
+@pytest.fixture
+def first_level_workspace(fake_workspace: FakeWorkspace) -> FakeWorkspace:
+    """Return a function that writes a workspace with two runs of the first level; nothing was trained."""
+
+    def make(name: str = "stacked", **settings: Any) -> Workspace:
+        workspace = fake_workspace(name, **{"n_patients": 15, **settings})
+        for recipe_id in FIRST_LEVEL_RUNS:
+            write_first_level_run(workspace, recipe_id)
+        return workspace
+
+    return make
+
+
+#: Runs of ``first_level_workspace``.
+FIRST_LEVEL_RUNS = ("aaaaaaaaaaa1", "bbbbbbbbbbb2")
 #: Keys of recipes that between them hold every kind of state, of draw and of loss.
 STATEFUL: dict[str, dict[str, Any]] = {
     "plain": {},

@@ -19,37 +19,26 @@ from ichtune.errors import ConflictError, DataError, NothingUsableError
 from ichtune.labels import LABELS
 from ichtune.metrics import weighted_log_loss
 from ichtune.recipe import Recipe
-from ichtune.tables import P_COLUMNS, PREDICTIONS, read_table, write_json, write_table
+from ichtune.tables import P_COLUMNS, PREDICTIONS, prediction_frame, read_table, write_json, write_table
 from ichtune.training.devices import best_device
 from ichtune.training.embeddings import write_embeddings
 from ichtune.training.fold_keeper import FoldKeeper
 from ichtune.training.fold_run import (
     FoldRows,
     FoldRun,
-    fold_folder,
     fold_rows,
-    inputs_of,
     open_batches,
     open_fold,
 )
-from ichtune.training.loop import EpochResult, TrainingRun
+from ichtune.training.loop import TrainingRun
 from ichtune.training.predict import extract, load_model
+from ichtune.training.results import EpochResult, FoldResult
+from ichtune.training.run_folder import fold_folder, inputs_of
 from ichtune.workspace import Workspace
 
 OnEpoch = Callable[[EpochResult], None]
 #: What a finished fold holds; run.json is written last.
 _FOLD_FILES = ("oof.parquet", "test.parquet", "weights.safetensors", "run.json")
-
-
-@dataclass(frozen=True)
-class FoldResult:
-    """One recipe trained without one fold and judged on it."""
-
-    recipe_id: str
-    fold: int
-    val_weighted_log_loss: float
-    epochs: int
-    seconds: float
 
 
 def finished_fold(workspace: Workspace, recipe: Recipe, fold: int) -> FoldResult | None:
@@ -194,7 +183,7 @@ def _keep_fold(workspace: Workspace, opened: FoldRun, fold: int, keeper: FoldKee
     for kind, wanted in (("test", rows.test), ("oof", rows.valid)):
         found = extract(model, recipe, run.data, wanted, run.device, embeddings=embeddings)
         oof = found.p_MNL.mean(axis=0)
-        frame = prediction_frame(recipe, fold, image_ids[wanted], oof)
+        frame = prediction_frame(recipe.recipe_id, fold, image_ids[wanted], oof)
         write_table(frame, folder / f"{kind}.parquet", PREDICTIONS, inputs)
         _write_embeddings(workspace, recipe, fold, kind, wanted, found.e_MND)
     keeper.keep_weights(run)
@@ -208,15 +197,6 @@ def _keep_fold(workspace: Workspace, opened: FoldRun, fold: int, keeper: FoldKee
 def _n_pseudo(run: TrainingRun, rows: FoldRows) -> int:
     """How many slices were learnt from by labels of another model."""
     return len(run.train_rows) - len(rows.train)
-
-
-def prediction_frame(recipe: Recipe, fold: int, image_ids: pd.Series, p_NL: np.ndarray) -> pd.DataFrame:
-    """Lay out probabilities (N, L) as rows of a Predictions table."""
-    frame = pd.DataFrame(p_NL, columns=list(P_COLUMNS))
-    frame.insert(0, "image_id", image_ids.to_numpy())
-    frame.insert(0, "fold", fold)
-    frame.insert(0, "recipe_id", recipe.recipe_id)
-    return frame
 
 
 def assemble_run(workspace: Workspace, recipe: Recipe) -> float:

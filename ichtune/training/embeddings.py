@@ -32,8 +32,7 @@ def write_embeddings(path: Path, image_ids: Sequence[str], e_MND: np.ndarray, in
         StorageError: the file cannot be written.
     """
     n_networks, n_slices, n_dimensions = e_MND.shape
-    kind = np.float16 if np.abs(e_MND).max(initial=0.0) < np.finfo(np.float16).max else np.float32
-    values = pa.array(np.ascontiguousarray(e_MND, dtype=kind).reshape(-1))
+    values = pa.array(as_kept(e_MND).reshape(-1))
     table = pa.table(
         {
             "image_id": pa.array(list(image_ids) * n_networks, pa.string()),
@@ -42,6 +41,12 @@ def write_embeddings(path: Path, image_ids: Sequence[str], e_MND: np.ndarray, in
         }
     )
     write_parquet(table, path, inputs)
+
+
+def as_kept(e_MND: np.ndarray) -> np.ndarray:
+    """Return embeddings rounded as ``write_embeddings`` keeps them, which is how a second level has seen them."""
+    kind = np.float16 if np.abs(e_MND).max(initial=0.0) < np.finfo(np.float16).max else np.float32
+    return np.ascontiguousarray(e_MND, dtype=kind)
 
 
 def read_embeddings(path: Path, image_ids: Sequence[str]) -> np.ndarray:

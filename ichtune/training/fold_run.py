@@ -8,7 +8,6 @@ import hashlib
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,9 +22,8 @@ from ichtune.shipped import shipped_files
 from ichtune.tables import PREDICTIONS, read_table, table_about
 from ichtune.training.loop import TrainingRun
 from ichtune.training.provenance import learnt_from, patient_marks
+from ichtune.training.run_folder import WEIGHTS_FILE, fold_folder
 from ichtune.workspace import Workspace
-
-WEIGHTS_FILE = "weights.safetensors"
 
 
 @dataclass(frozen=True)
@@ -96,21 +94,6 @@ def in_share(patients: pd.Series, share: float) -> np.ndarray:
     order = sorted(patients.unique(), key=lambda patient: hashlib.sha256(str(patient).encode()).digest())
     chosen = order[: max(1, round(share * len(order)))]
     return patients.isin(chosen).to_numpy()
-
-
-def fold_folder(workspace: Workspace, recipe_id: str, fold: int) -> Path:
-    """Return the folder of one fold's run."""
-    return workspace.layout.runs / recipe_id / f"fold_{fold}"
-
-
-def inputs_of(workspace: Workspace) -> dict[str, Any]:
-    """Return the ids of what every run of the workspace is made from; runs of other inputs do not mix with them."""
-    labels_csv = workspace.about.get("labels_csv") or {}
-    return {
-        "fold_plan_hash": workspace.fold_plan.plan_hash,
-        "cache_id": str(workspace.about["cache_id"]),
-        "labels_sha256": labels_csv.get("sha256"),
-    }
 
 
 def open_fold(
@@ -262,6 +245,6 @@ def _weights_of(workspace: Workspace, source: str, fold: int, key: str) -> Path:
 
 def _shipped_name(recipe_id: str) -> str | None:
     """The name of the shipped recipe with this id, for a message."""
-    from ichtune.recipe_file import read_recipe
+    from ichtune.recipe_file import read_any_recipe
 
-    return next((name for name in shipped_files("recipes") if read_recipe(name).recipe_id == recipe_id), None)
+    return next((name for name in shipped_files("recipes") if read_any_recipe(name).recipe_id == recipe_id), None)

@@ -9,7 +9,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -43,20 +43,8 @@ from ichtune.training.neighbour_targets import exchange_reversed
 from ichtune.training.optimizers import create_optimizer, group_state, restore_group_state, set_lr
 from ichtune.training.predict import FoldModel, predict_rows, save_model
 from ichtune.training.provenance import rows_id
+from ichtune.training.results import EpochResult
 from ichtune.training.start import start_network
-
-
-@dataclass(frozen=True)
-class EpochResult:
-    """What one epoch came to; losses in nats, ``val_weighted_log_loss`` is the metric on the held-out rows."""
-
-    epoch: int
-    train_loss: float
-    val_weighted_log_loss: float
-    lr: float
-    seconds: float
-    images_per_second: float
-
 
 #: Tensors of a run, and the rest of what it is.
 RunState = tuple[dict[str, torch.Tensor], dict[str, Any]]

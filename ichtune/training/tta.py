@@ -59,7 +59,7 @@ def _warped(
     hu_BSHW: torch.Tensor, degrees: float = 0.0, scale: float = 1.0, shift: tuple[float, float] = (0.0, 0.0)
 ) -> torch.Tensor:
     """Every slice under one transform; ``degrees`` clockwise, ``shift`` down and to the right in shares of the side."""
-    n = len(hu_BSHW)
+    n = hu_BSHW.shape[0]  # its len() would fix the number of slices in an exported graph
     degrees_M, zoom_M = (torch.full((n,), number, dtype=torch.float64) for number in (-degrees, scale))
     return warp(hu_BSHW.float(), degrees_M, zoom_M, torch.tensor(shift, dtype=torch.float64).expand(n, 2))
 

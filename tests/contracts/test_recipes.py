@@ -1,4 +1,4 @@
-"""Every shipped recipe: read, told, named by tables that exist, and trained for three steps on generated data."""
+"""Every shipped recipe of a network: read, told, named by tables that exist, and trained for three steps."""
 
 import math
 from dataclasses import replace
@@ -14,6 +14,7 @@ from ichtune.cli.main import main
 from ichtune.data.dataset import SliceBatches
 from ichtune.recipe import Recipe
 from ichtune.recipe_catalogue import read_header
+from ichtune.recipe_file import read_any_recipe
 from ichtune.recipe_file import read_recipe as read_anew
 from ichtune.shipped import shipped_files
 from ichtune.training.checks import check_recipe
@@ -22,7 +23,7 @@ from ichtune.training.loop import TrainingRun
 from ichtune.workspace import Workspace
 from ichtune.yaml_positions import read_yaml
 
-FILES = shipped_files("recipes")
+FILES = {name: path for name, path in shipped_files("recipes").items() if isinstance(read_any_recipe(name), Recipe)}
 NAMES = list(FILES)
 DOCS = Path(__file__).parents[2] / "docs"
 #: Experiments of the seed, each of which is a recipe.

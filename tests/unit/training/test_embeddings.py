@@ -8,7 +8,7 @@ import pytest
 
 from ichtune.errors import DataError
 from ichtune.tables import table_about
-from ichtune.training.embeddings import read_embeddings, write_embeddings
+from ichtune.training.embeddings import as_kept, read_embeddings, write_embeddings
 
 
 def test_what_is_written_is_found_by_id_in_any_order(tmp_path: Path) -> None:
@@ -41,3 +41,10 @@ def test_numbers_too_large_for_half_precision_keep_their_values(tmp_path: Path) 
     e_MND = np.array([[[1e5, -2.0]]], dtype=np.float32)
     write_embeddings(tmp_path / "e.parquet", ["a"], e_MND, {})
     np.testing.assert_array_equal(read_embeddings(tmp_path / "e.parquet", ["a"]), e_MND)
+
+
+@pytest.mark.parametrize("largest", [3.0, 1e5])
+def test_what_is_kept_is_known_without_a_file(tmp_path: Path, largest: float) -> None:
+    e_MND = largest * np.random.default_rng(0).random((2, 4, 3)).astype(np.float32)
+    write_embeddings(tmp_path / "e.parquet", list("abcd"), e_MND, {})
+    np.testing.assert_array_equal(as_kept(e_MND), read_embeddings(tmp_path / "e.parquet", list("abcd")))

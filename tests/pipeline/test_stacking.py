@@ -1,0 +1,106 @@
+"""From networks to a second level to a blend: real training, one command after the other, and a kill in between."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from ichtune.cli.main import main
+from ichtune.recipe import Recipe
+from ichtune.second_level.stacking_runs import stack
+from ichtune.second_level_recipe import SecondLevelRecipe
+from ichtune.tables import P_COLUMNS
+from ichtune.training.crossval import TrainOptions, assemble_run, train_fold
+from ichtune.workspace import Workspace
+
+pytestmark = pytest.mark.slow  # whole runs and processes
+
+NETWORK = Recipe(architecture="tiny_convnet", windows="brain", image_px=32, lr=1e-2, epochs=1, batch_size=16)  # type: ignore[arg-type]
+LONG = "version: 1\nlevel: 2\nmodel: gru\nhidden: 16\nlayers: 1\nepochs: 40\nbatch_size: 2\n"
+
+
+def train(workspace: Workspace, embeddings: bool = False) -> None:
+    for fold in range(workspace.fold_plan.k):
+        train_fold(workspace, NETWORK, fold, torch.device("cpu"), options=TrainOptions(embeddings=embeddings))
+    assemble_run(workspace, NETWORK)
+
+
+def test_the_second_level_is_trained_blended_and_reported(
+    fake_workspace: Callable[..., Workspace], capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace = fake_workspace(n_patients=12)
+    train(workspace)
+    work = str(workspace.layout.root)
+    assert main(["stack", "--work", work, "--json", "--quiet"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["model"] for row in rows] == ["gru", "hist_gradient_boosting", "gaussian"]
+    assert main(["blend", "--work", work, "--ensemble", "mean", "--json", "--quiet"]) == 0
+    blended = json.loads(capsys.readouterr().out)
+    stacked = {row["recipe_id"] for row in rows}
+    assert {member["recipe_id"] for member in blended["members"]} == {NETWORK.recipe_id, *stacked}
+    singles = {row["recipe_id"]: row["oof_loss"] for row in blended["ladder"] if row["name"].startswith("single:")}
+    for row in rows:
+        assert singles[row["recipe_id"]] == pytest.approx(row["oof_loss"], rel=1e-9)
+    submission = pd.read_csv(workspace.layout.submission)
+    assert submission["Label"].between(0, 1, inclusive="neither").all()
+    assert main(["report", "--work", work, "--quiet"]) == 0
+    page = workspace.layout.report.read_text(encoding="utf-8")
+    assert "gru on 1 run" in page
+    assert "ichtune stack --recipe level2_gru" in page
+
+
+def test_a_second_level_learns_from_embeddings(fake_workspace: Callable[..., Workspace]) -> None:
+    workspace = fake_workspace(n_patients=9, n_test_patients=42)
+    train(workspace, embeddings=True)
+    done = stack(workspace, SecondLevelRecipe(model="gru", embeddings=4, hidden=8, layers=1, epochs=2))
+    view = done.inputs.labelled
+    assert view.e_RD is not None
+    assert view.e_RD.shape == (len(workspace.labelled), 4)
+    assert np.isfinite(view.e_RD).all()
+    test = pd.read_parquet(workspace.layout.test(done.recipe.recipe_id))
+    assert test[list(P_COLUMNS)].notna().all().all()
+
+
+def test_a_command_that_is_killed_goes_on_to_the_same_predictions(
+    fake_workspace: Callable[..., Workspace], tmp_path: Path
+) -> None:
+    recipe = tmp_path / "long.yaml"
+    recipe.write_text(LONG, encoding="utf-8")
+    whole, killed = fake_workspace("whole"), fake_workspace("killed")
+    for workspace in (whole, killed):
+        train(workspace)
+    command = [sys.executable, "-m", "ichtune", "stack", "--recipe", str(recipe), "--quiet", "--work"]
+    process = subprocess.Popen(
+        [*command, str(killed.layout.root)], env=dict(os.environ), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 240
+    while not list(killed.layout.runs.glob("*/fold_1/resume.safetensors")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    first = next(killed.layout.runs.glob("*/fold_0/run.json"))
+    trained_at = first.stat().st_mtime_ns
+    for workspace in (whole, killed):
+        assert main(["stack", "--recipe", str(recipe), "--quiet", "--work", str(workspace.layout.root)]) == 0
+    assert first.stat().st_mtime_ns == trained_at
+    (recipe_id,) = {path.parents[1].name for path in killed.layout.runs.glob("*/fold_1/weights.safetensors")} - {
+        NETWORK.recipe_id
+    }
+    for path_of in ("oof", "test"):
+        one, other = (
+            pd.read_parquet(getattr(workspace.layout, path_of)(recipe_id)).sort_values(["fold", "image_id"])
+            for workspace in (whole, killed)
+        )
+        np.testing.assert_array_equal(one[list(P_COLUMNS)], other[list(P_COLUMNS)])
+    assert not list(killed.layout.runs.glob("*/fold_*/resume.safetensors"))
