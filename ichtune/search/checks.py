@@ -1,33 +1,14 @@
 """What is checked before a search spends anything: its space, its workspace and how the two fit."""
 
 from collections.abc import Iterable
-from typing import Any
 
 from ichtune.errors import ConfigError, DataError
-from ichtune.recipe import Recipe
+from ichtune.search.levels import search_level
 from ichtune.search.schedulers import find_scheduler
 from ichtune.search.searchers import find_searcher
-from ichtune.space import Space, check_corners, combinations
-from ichtune.space.domains import Choice, label_of
-from ichtune.training.checks import NAME_CHECKS, check_recipe, check_weights
+from ichtune.space import Space
 from ichtune.training.fold_run import cache_to_read
 from ichtune.workspace import Workspace
-
-
-def _check_pretrained(space: Space) -> None:
-    """Build each network that would start from pretrained weights once: missing ones must not cost a search."""
-    default = space.default
-    smallest_px: dict[tuple[str, bool | str], int] = {}
-    for values in combinations(space, ("architecture", "pretrained", "image_px")):
-        architecture, weights, image_px = (
-            values.get(key, getattr(default, key)) for key in ("architecture", "pretrained", "image_px")
-        )
-        if weights is not False:
-            pair = architecture, weights
-            smallest_px[pair] = min(image_px, smallest_px.get(pair, image_px))
-    for (architecture, weights), image_px in smallest_px.items():
-        with space.at(*space.places.get(("pretrained", label_of(weights)), ("parameters", "pretrained"))):
-            check_weights(Recipe(architecture=architecture, pretrained=weights, image_px=image_px))
 
 
 def check_space(workspace: Workspace, space: Space) -> None:
@@ -36,11 +17,9 @@ def check_space(workspace: Workspace, space: Space) -> None:
     Raises:
         ConfigError: a name that no table knows, values that contradict each other, weights that do not fit, or folds
             that the workspace does not have; with its place in the file where there is one.
-        DataError: pretrained weights that are not there.
+        DataError: pretrained weights that are not there, or runs to learn from.
     """
-    space.check_names(NAME_CHECKS)
-    check_corners(space, check_recipe)
-    _check_pretrained(space)
+    search_level(space.level).check_space(workspace, space)
     with space.at("search", "algorithm"):
         find_searcher(space.search.algorithm)
     with space.at("search", "early_stop", "type"):
@@ -80,15 +59,8 @@ def check_data(workspace: Workspace, inputs: Iterable[tuple[int, str]]) -> None:
 
 
 def inputs_of(space: Space) -> list[tuple[int, str]]:
-    """Return for every crop that a space may choose the largest ``image_px`` that it may ask for."""
-    default = space.default
-    asked: dict[str, set[Any]] = {key: {getattr(default, key)} for key in ("image_px", "crop")}
-    for key, values in asked.items():
-        parameter = space.parameter(key)
-        if parameter is not None:
-            if not parameter.when:  # where a condition fails the default is taken
-                values.clear()
-            domain = parameter.domain
-            values.update([o.value for o in domain.options] if isinstance(domain, Choice) else [domain.high])
-        values.update(start[key] for start in space.start_with if key in start)
-    return [(int(max(asked["image_px"])), crop) for crop in sorted(asked["crop"])]
+    """Return for every crop that a space may choose the largest ``image_px`` that it may ask for.
+
+    Nothing is returned for recipes that read no pixels.
+    """
+    return search_level(space.level).inputs_of(space)

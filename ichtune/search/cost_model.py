@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from ichtune.recipe import Recipe
+from ichtune.search.cost_terms import CostTerms, Effect, terms_of
 from ichtune.search.ledger import FINISHED, STOPPED, TrialRecord
 from ichtune.search.schedulers import to_finish
+from ichtune.second_level_recipe import AnyRecipe
 
 #: A first epoch that took more than this multiple of the later ones' median was warming up, and is left out.
 WARM_UP_FACTOR = 1.25
@@ -27,35 +28,6 @@ _N_ROUNDS = 12
 _LEAST_NOISE, _LARGEST_NOISE = 0.05, 0.7
 #: An unknown intercept: the median of what was seen, within a factor of e^3.
 _INTERCEPT_SD = 3.0
-
-
-@dataclass(frozen=True)
-class _Effect:
-    """What is believed of one feature's effect on log seconds before anything was seen: mean and standard deviation."""
-
-    mean: float
-    sd: float
-
-
-#: Effects of numbers, most of them exponents; that of ``image_px`` lies between 1 (reading) and 2 (the network).
-_NUMBERS: dict[str, _Effect] = {
-    "image_px": _Effect(1.6, 0.5),
-    "n_channels": _Effect(0.2, 0.3),
-    "n_slices": _Effect(0.2, 0.3),
-    "batch_size": _Effect(-0.1, 0.2),
-    "accumulation": _Effect(0.05, 0.2),
-    "negative_share": _Effect(0.6, 0.4),
-    "slices_per_series": _Effect(0.8, 0.4),
-    "snapshots": _Effect(0.05, 0.15),
-    "tta": _Effect(0.2, 0.4),
-    "compile": _Effect(-0.1, 0.3),
-    "cpu_augmentation": _Effect(0.2, 0.4),
-    "device_augmentation": _Effect(0.03, 0.1),
-    "ema": _Effect(0.02, 0.1),
-    "pseudo_labels": _Effect(0.3, 0.5),
-}
-#: Standard deviation of the effects of names; one that was never seen costs what the mean of the others does.
-_NAMES = {"architecture": 1.0, "optimizer": 0.15, "crop": 0.15}
 
 
 @dataclass(frozen=True)
@@ -74,6 +46,7 @@ class CostModel:
             three recipes.
 
     Example:
+        >>> from ichtune.recipe import Recipe
         >>> from ichtune.search.ledger import TrialRecord
         >>> curve = [{"epoch": 1, "seconds": 9.0}, {"epoch": 2, "seconds": 2.0}, {"epoch": 3, "seconds": 2.0}]
         >>> model = CostModel.fit([TrialRecord(0, {}, {}, Recipe(image_px=64), curve=curve)])
@@ -83,7 +56,7 @@ class CostModel:
         True
     """
 
-    seen: Mapping[Recipe, float] = field(default_factory=dict)
+    seen: Mapping[AnyRecipe, float] = field(default_factory=dict)
     typical_error: float | None = None
     _effects: Mapping[str, float] = field(default_factory=dict, repr=False)
     _centres: Mapping[str, float] = field(default_factory=dict, repr=False)
@@ -93,37 +66,38 @@ class CostModel:
         """Learn from every epoch of the records; duplicates, which cost nothing, are left out.
 
         Args:
-            records: trials of one search, in any state.
+            records: trials of recipes of one level, as those of one search are, in any state.
         """
         by_recipe = _epochs_by_recipe(records)
         if not by_recipe:
             return cls()
         seen = {recipe: statistics.median(seconds) for recipe, seconds in by_recipe.items()}
-        features = [_features(recipe) for recipe in seen]
-        centres = {name: statistics.median(one[name] for one in features) for name in _NUMBERS}
-        names = ["", *_NUMBERS, *sorted({name for one in features for name in one if name not in _NUMBERS})]
+        terms = terms_of(next(iter(seen)))
+        features = [terms.features(recipe) for recipe in seen]
+        centres = {name: statistics.median(one[name] for one in features) for name in terms.numbers}
+        names = ["", *terms.numbers, *sorted({name for one in features for name in one if name not in terms.numbers})]
         X_RF = np.array([_row(one, names, centres) for one in features])
         y_R = np.log(list(seen.values()))
         base = float(np.median(y_R))
         weight_R = np.array([len(seconds) / (len(seconds) + 1) for seconds in by_recipe.values()])
-        effect_F, error_R = _regress(X_RF, y_R - base, weight_R, _priors(names))
+        effect_F, error_R = _regress(X_RF, y_R - base, weight_R, _priors(names, terms))
         effect_F[0] += base
         error = None if len(seen) < 3 else float(np.expm1(np.median(np.abs(error_R))))
         return cls(seen, error, dict(zip(names, map(float, effect_F), strict=True)), centres)
 
-    def seconds_per_epoch(self, recipe: Recipe) -> float | None:
+    def seconds_per_epoch(self, recipe: AnyRecipe) -> float | None:
         """Return what an epoch of training and validation takes, in seconds; None before any epoch was seen."""
         if not self.seen:
             return None
         if recipe in self.seen:
             return self.seen[recipe]
         names = list(self._effects)
-        row = _row(_features(recipe), names, self._centres)
+        row = _row(terms_of(recipe).features(recipe), names, self._centres)
         log_s = sum(value * self._effects[name] for name, value in zip(names, row, strict=True))
         low, high = min(self.seen.values()) / REACH, max(self.seen.values()) * REACH
         return min(max(math.exp(min(log_s, 700.0)), low), high)
 
-    def seconds_left(self, recipe: Recipe, n_epochs: float) -> float | None:
+    def seconds_left(self, recipe: AnyRecipe, n_epochs: float) -> float | None:
         """Return what so many further epochs of a recipe take; None before any epoch was seen."""
         each = self.seconds_per_epoch(recipe)
         return None if each is None else each * max(0.0, n_epochs)
@@ -176,7 +150,7 @@ def n_epochs_spared(record: TrialRecord, n_folds: int = 1) -> float:
     """
     if record.duplicate_of is not None or record.status not in (STOPPED, FINISHED):
         return 0.0
-    return n_folds * record.recipe.epochs - record.n_epochs_spent
+    return n_folds * record.recipe.n_epochs - record.n_epochs_spent
 
 
 def saved_by_stopping(records: Sequence[TrialRecord], model: CostModel | None = None) -> Savings:
@@ -200,7 +174,7 @@ def saved_by_stopping(records: Sequence[TrialRecord], model: CostModel | None = 
     )
 
 
-def _seconds_of_all(model: CostModel, epochs: Sequence[tuple[Recipe, float]]) -> float:
+def _seconds_of_all(model: CostModel, epochs: Sequence[tuple[AnyRecipe, float]]) -> float:
     return sum((model.seconds_per_epoch(recipe) or 0.0) * n for recipe, n in epochs)
 
 
@@ -243,13 +217,26 @@ def time_left_s(
         (model.seconds_per_epoch(r.recipe) or 0.0) * _epochs_to_come(r, ended, whole, expected_epochs_per_trial)
         for r in [*running, *closing]
     ]
-    each = statistics.fmean(model.seconds_per_epoch(record.recipe) or 0.0 for record in records)
-    n_epochs = expected_epochs_per_trial
-    if n_epochs is None:
-        n_epochs = statistics.fmean(ended) if ended else whole * statistics.fmean(r.recipe.epochs for r in records)
-    new = each * n_epochs
+    new = _seconds_of_new(records, model, whole, expected_epochs_per_trial)
     longest = max([*work, *([new] if n_new else [])])
     return max((sum(work) + n_new * new) / max(1, n_concurrent), longest)
+
+
+def _seconds_of_new(
+    records: Sequence[TrialRecord], model: CostModel, whole: float, expected_epochs: float | None
+) -> float:
+    """What a trial that is not proposed yet takes: the mean of the ended ones, before one has of all to their ends.
+
+    Seconds are averaged, not epochs: an epoch of one model may be the whole run of another.
+    """
+    ended = [record for record in records if record.ended]
+    if expected_epochs is not None:
+        work = [(record.recipe, expected_epochs) for record in records]
+    elif ended:
+        work = [(record.recipe, record.n_epochs_spent) for record in ended]
+    else:
+        work = [(record.recipe, whole * record.recipe.n_epochs) for record in records]
+    return _seconds_of_all(model, work) / len(work)
 
 
 def _closing(records: Sequence[TrialRecord], n_new: int, top: int) -> list[TrialRecord]:
@@ -265,14 +252,14 @@ def _closing(records: Sequence[TrialRecord], n_new: int, top: int) -> list[Trial
 
 def _whole_runs(records: Sequence[TrialRecord]) -> float:
     """What a trial costs that nothing stops, in lengths of its recipe: more than 1 with several folds, or judging."""
-    costs = [r.n_epochs_spent / r.recipe.epochs for r in records if r.status == FINISHED and r.duplicate_of is None]
+    costs = [r.n_epochs_spent / r.recipe.n_epochs for r in records if r.status == FINISHED and r.duplicate_of is None]
     return statistics.median(costs) if costs else float(n_folds_of(records))
 
 
 def _epochs_to_come(record: TrialRecord, ended: Sequence[float], whole: float, expected: float | None) -> float:
     """Mean residual life: what trials that came as far went on for; at most the rest of the whole trial."""
     spent = record.n_epochs_spent
-    rest = max(0.0, whole * record.recipe.epochs - spent)
+    rest = max(0.0, whole * record.recipe.n_epochs - spent)
     if record.to_end:
         return rest
     further = [n - spent for n in ended if n > spent]
@@ -281,7 +268,7 @@ def _epochs_to_come(record: TrialRecord, ended: Sequence[float], whole: float, e
     return min(statistics.fmean(further), rest) if further else rest
 
 
-def _epochs_by_recipe(records: Sequence[TrialRecord]) -> dict[Recipe, list[float]]:
+def _epochs_by_recipe(records: Sequence[TrialRecord]) -> dict[AnyRecipe, list[float]]:
     """Seconds of the epochs of each recipe, warm-up left out.
 
     Where nothing but a first epoch was seen, it is divided by what first epochs typically take beside later ones.
@@ -293,10 +280,10 @@ def _epochs_by_recipe(records: Sequence[TrialRecord]) -> dict[Recipe, list[float
     ]
     firsts = [seconds[0] / statistics.median(seconds[1:]) for _, seconds in curves if len(seconds) > 2]
     warm_up = max(1.0, statistics.median(firsts)) if firsts else 1.0
-    by_recipe: dict[Recipe, list[float]] = {}
+    by_recipe: dict[AnyRecipe, list[float]] = {}
     for recipe, seconds in curves:
         if len(seconds) == 1:
-            kept = [seconds[0] / warm_up]
+            kept = [seconds[0] / (warm_up if recipe.n_epochs > 1 else 1.0)]
         else:
             kept = seconds[1:] if seconds[0] > WARM_UP_FACTOR * statistics.median(seconds[1:]) else seconds
         by_recipe.setdefault(recipe, []).extend(kept)
@@ -317,43 +304,17 @@ def _cost(epoch: Mapping[str, Any]) -> float:
     return float(epoch.get("cost", 1.0))
 
 
-def _features(recipe: Recipe) -> dict[str, float]:
-    """What makes an epoch dear: logarithms of sizes, 1 for what is switched on, 1 for each name."""
-    on_device = (recipe.rotate_deg, recipe.shift, recipe.zoom, recipe.cutout, recipe.noise_hu, recipe.transpose)
-    numbers = {
-        "image_px": math.log(recipe.image_px),
-        "n_channels": math.log(recipe.n_channels),
-        "n_slices": math.log(len(recipe.offsets)),
-        "batch_size": math.log(recipe.batch_size),
-        "accumulation": math.log(recipe.accumulation),
-        "negative_share": math.log(recipe.negative_share),
-        "slices_per_series": math.log(min(recipe.slices_per_series or _SLICES, _SLICES) / _SLICES),
-        "snapshots": math.log(recipe.snapshots),
-        "tta": float(recipe.tta != "none"),
-        "compile": float(recipe.compile),
-        "cpu_augmentation": float(recipe.augmentation != "none"),
-        "device_augmentation": float(any(on_device)),
-        "ema": float(recipe.ema_decay > 0),
-        "pseudo_labels": float(bool(recipe.pseudo_labels)),
-    }
-    return numbers | {f"{key}={getattr(recipe, key)}": 1.0 for key in _NAMES}
-
-
-#: Slices that a series of a head CT has, about.
-_SLICES = 32
-
-
 def _row(features: Mapping[str, float], names: Sequence[str], centres: Mapping[str, float]) -> list[float]:
     return [1.0 if not name else features.get(name, 0.0) - centres.get(name, 0.0) for name in names]
 
 
-def _priors(names: Sequence[str]) -> list[_Effect]:
-    known = {"": _Effect(0.0, _INTERCEPT_SD), **_NUMBERS}
-    return [known.get(name) or _Effect(0.0, _NAMES[name.split("=", 1)[0]]) for name in names]
+def _priors(names: Sequence[str], terms: CostTerms) -> list[Effect]:
+    known = {"": Effect(0.0, _INTERCEPT_SD), **terms.numbers}
+    return [known.get(name) or Effect(0.0, terms.names[name.split("=", 1)[0]]) for name in names]
 
 
 def _regress(
-    X_RF: np.ndarray, y_R: np.ndarray, weight_R: np.ndarray, priors: Sequence[_Effect]
+    X_RF: np.ndarray, y_R: np.ndarray, weight_R: np.ndarray, priors: Sequence[Effect]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Fit a linear model with a normal prior on each effect and Student's t noise, by reweighted least squares.
 

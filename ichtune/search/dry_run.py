@@ -5,33 +5,28 @@ Nothing is kept, Ray is not started, and no trial is trained: at most a few step
 
 import math
 import statistics
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from ichtune.errors import DataError
-from ichtune.recipe import Recipe
 from ichtune.search.cost_model import CostModel
 from ichtune.search.ledger import TrialRecord
+from ichtune.search.levels import search_level, search_level_of
 from ichtune.search.playing import Amount, play
 from ichtune.search.schedulers import create_scheduler
 from ichtune.search.stages import FOLD_RUNG, plan_trial
 from ichtune.search.trial_table import all_records
+from ichtune.second_level_recipe import AnyRecipe
 from ichtune.space import Proposal, Space, SpaceSize, random_proposals, space_size
 from ichtune.space.domains import label_of
 from ichtune.space.settings import NO_STOP
 from ichtune.training.devices import best_device
-from ichtune.training.fold_run import open_fold
 from ichtune.workspace import Workspace
 
 #: Recipes that are timed where no earlier trial says what they cost.
 MAX_TIMED = 3
-#: A recipe's steps are timed until they have taken so long together, or are so many.
-TIMED_S, MOST_STEPS = 3.0, 12
-#: Pixels of a batch that is timed on a CPU, where a slice takes as long in a small batch as in a large one.
-TIMED_PIXELS = 4 * 224 * 224
 #: Larger searches are played through with so many trials, and scaled.
 MAX_PLAYED = 120
 
@@ -148,6 +143,7 @@ def describe_search(
     Raises:
         DataError: no recipe can be drawn, or the workspace does not fit the space.
     """
+    space = search_level(space.level).settled(workspace, space)
     proposals = random_proposals(space, n_samples, space.search.seed)
     if not proposals:
         raise DataError(f"space {space.name!r}: no recipe was found that its constraints allow; loosen one of them")
@@ -166,22 +162,22 @@ def describe_search(
         resources=resources_text,
         rungs=_rungs(space, recipes),
         epochs=epochs,
-        n_epochs_whole=n_run * len(space.folds.search_on) * statistics.fmean(recipe.epochs for recipe in recipes),
+        n_epochs_whole=n_run * len(space.folds.search_on) * statistics.fmean(recipe.n_epochs for recipe in recipes),
         hours=computing_s.divided(3600.0),
         how=how,
     )
 
 
-def _rungs(space: Space, recipes: Sequence[Recipe]) -> tuple[int, ...]:
+def _rungs(space: Space, recipes: Sequence[AnyRecipe]) -> tuple[int, ...]:
     """Return the rungs within a fold at which any of the recipes would be judged, were it the first trial."""
     stop, folds = space.search.early_stop, space.folds.search_on
     plans = [plan_trial(recipe, folds, stop, create_scheduler(stop).rungs(0)) for recipe in recipes]
     return tuple(sorted({rung for plan in plans for rung in plan.rung_epochs if rung < FOLD_RUNG}))
 
 
-def _cost_model(workspace: Workspace, space: Space, recipes: Sequence[Recipe]) -> tuple[CostModel, str]:
+def _cost_model(workspace: Workspace, space: Space, recipes: Sequence[AnyRecipe]) -> tuple[CostModel, str]:
     """Return what tells the seconds of an epoch, and in words where it has it from."""
-    earlier = _earlier(workspace)
+    earlier = [record for record in _earlier(workspace) if type(record.recipe) is type(space.default)]
     model = CostModel.fit(earlier)
     if model.seen:
         error = "" if model.typical_error is None else f", typically {model.typical_error:.0%} off"
@@ -198,7 +194,7 @@ def _cost_model(workspace: Workspace, space: Space, recipes: Sequence[Recipe]) -
         f"{n_threads} thread{'s' if n_threads > 1 else ''} of this machine" if device.type == "cpu" else "its GPU alone"
     )
     rest = "" if len(timed) == len(recipes) else "; the others follow from these"
-    return CostModel.fit(records), f"from a few timed steps of {len(timed)} of them on {where}{rest}"
+    return CostModel.fit(records), f"from {search_level(space.level).timed} of {len(timed)} of them on {where}{rest}"
 
 
 def _earlier(workspace: Workspace) -> list[TrialRecord]:
@@ -208,38 +204,18 @@ def _earlier(workspace: Workspace) -> list[TrialRecord]:
         return []
 
 
-def _most_unlike(recipes: Sequence[Recipe]) -> list[Recipe]:
+def _most_unlike(recipes: Sequence[AnyRecipe]) -> list[AnyRecipe]:
     """Return the recipes to be timed: of different networks and sizes as far as there are any."""
-    by_kind: dict[tuple[str, int], Recipe] = {}
+    by_kind: dict[tuple[object, ...], AnyRecipe] = {}
     for recipe in recipes:
-        by_kind.setdefault((recipe.architecture, recipe.image_px), recipe)
+        by_kind.setdefault(search_level_of(recipe).unlike(recipe), recipe)
     others = [recipe for recipe in recipes if recipe not in by_kind.values()]
     return [*by_kind.values(), *others][:MAX_TIMED]
 
 
-def _epoch_s(workspace: Workspace, recipe: Recipe, space: Space) -> float:
-    """Return what an epoch of training and validation takes, in seconds, by a few steps and one batch of validation.
-
-    The whole network learns from random weights, as what it starts from changes nothing.
-    """
-    plain = replace(recipe, pretrained=False, warm_start="", pseudo_labels="", frozen_epochs=0, snapshots=1)
-    if best_device().type == "cpu":
-        least = max(2, TIMED_PIXELS // recipe.image_px**2)
-        plain = replace(plain, batch_size=min(recipe.batch_size, least), accumulation=1)
-    run = open_fold(workspace, plain, space.folds.search_on[0]).run
-    steps: list[float] = []
-    start = time.perf_counter()
-    for batch in run.endless():
-        float(run.step(batch))  # waits for the device
-        steps.append(time.perf_counter() - start)
-        start += steps[-1]
-        if len(steps) == MOST_STEPS or sum(steps) >= TIMED_S:
-            break
-    start = time.perf_counter()
-    rows = run.valid_rows[: plain.batch_size]
-    run.predict(rows)
-    predicted_s = time.perf_counter() - start
-    return statistics.median(steps[1:] or steps) * run.steps_an_epoch + predicted_s * len(run.valid_rows) / len(rows)
+def _epoch_s(workspace: Workspace, recipe: AnyRecipe, space: Space) -> float:
+    """Return what an epoch of training and validation takes, in seconds, as measured shortly."""
+    return search_level_of(recipe).epoch_s(workspace, recipe, space.folds.search_on[0])
 
 
 @contextmanager
@@ -261,7 +237,7 @@ def _plain(sample: Sample) -> dict[str, Any]:
         "recipe_id": recipe.recipe_id,
         "summary": recipe.summary,
         "parameters": sample.proposal.parameters,
-        "epochs": recipe.epochs,
+        "epochs": recipe.n_epochs,
         "seconds_per_epoch": sample.seconds_per_epoch,
     }
 
@@ -269,7 +245,7 @@ def _plain(sample: Sample) -> dict[str, Any]:
 def _line(sample: Sample) -> str:
     recipe = sample.proposal.recipe
     varied = ", ".join(f"{name} {_short(value)}" for name, value in sample.proposal.parameters.items())
-    return f"{recipe.recipe_id}  {recipe.epochs} x {text_of_s(sample.seconds_per_epoch)}  {varied}"
+    return f"{recipe.recipe_id}  {recipe.n_epochs} x {text_of_s(sample.seconds_per_epoch)}  {varied}"
 
 
 def _rungs_text(dry: DryRun) -> str:

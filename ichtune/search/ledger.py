@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ichtune.errors import ConfigError, DataError, IchtuneError, StorageError
-from ichtune.recipe import Recipe
+from ichtune.second_level_recipe import AnyRecipe, recipe_from_dict
 from ichtune.tables import SCHEMA_VERSION
 from ichtune.version import __version__
 
@@ -74,7 +74,7 @@ class TrialRecord:
     trial: int
     parameters: dict[str, Any]
     optuna: dict[str, Any]
-    recipe: Recipe
+    recipe: AnyRecipe
     status: str = INTERRUPTED
     reason: str = ""
     curve: list[dict[str, Any]] = field(default_factory=list)
@@ -285,7 +285,7 @@ class Ledger:
             return
         number = event["trial"]
         if kind == "start":
-            recipe = Recipe.from_dict(event["recipe"])
+            recipe = recipe_from_dict(event["recipe"])
             self._trials[number] = TrialRecord(number, event["parameters"], event["optuna"], recipe)
             self._trials[number].tally, self._in_order = Tally(), []
             return

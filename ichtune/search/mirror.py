@@ -14,12 +14,12 @@ from pathlib import Path
 from ichtune.errors import ConflictError
 from ichtune.layout import Layout
 from ichtune.locks import only_one
-from ichtune.recipe import Recipe
 from ichtune.search.staging import OnProgress, stage_workspace
 from ichtune.search.trial_table import holder_path, ledger_path, lock_path, write_trials
+from ichtune.second_level_recipe import ALL, AnyRecipe, SecondLevelRecipe
 from ichtune.store.journal import Journal
 from ichtune.store.lease import DEAD_AFTER_S, last_holder
-from ichtune.store.mirrored import MirroredFolder
+from ichtune.store.mirrored import Accept, MirroredFolder
 from ichtune.store.store import Store
 from ichtune.store.urls import folder_name, is_url
 from ichtune.tables import whole_file, write_json
@@ -89,16 +89,17 @@ def fetch_pixels(
 
     Args:
         workspace: from ``open_workspace``.
-        inputs: ``image_px`` and ``crop`` of what is to be read; None for the base cache.
+        inputs: ``image_px`` and ``crop`` of what is to be read; None for the base cache, an empty list for none.
         on_progress: told after each file.
 
     Raises:
         DataError: no cache with such a crop, or a damaged one.
         StorageError: it cannot be read, or the local disk cannot hold it.
     """
-    if workspace.origin:
+    asked = None if inputs is None else list(inputs)
+    if workspace.origin and asked != []:
         base = str(workspace.about["cache_id"])
-        wanted = {base} if inputs is None else {base, *(workspace.cache_id_for(px, crop) for px, crop in inputs)}
+        wanted = {base} if asked is None else {base, *(workspace.cache_id_for(px, crop) for px, crop in asked)}
         _staged(workspace.origin, workspace.layout.root.parent, wanted, on_progress)
 
 
@@ -127,8 +128,10 @@ def node_workspace(work: str, stage: str | None, inputs: frozenset[tuple[int, st
     return Workspace(stage_workspace(work, Path(stage), caches={workspace.cache_id_for(*wanted) for wanted in inputs}))
 
 
-def fetch_runs(workspace: Workspace, recipes: Sequence[Recipe] | None = None) -> None:
+def fetch_runs(workspace: Workspace, recipes: Sequence[AnyRecipe] | None = None) -> None:
     """Bring runs here: of all their tables and facts, or of some recipes and those that they learn from all that lasts.
+
+    Of the runs that a recipe of the second level learns from, only predictions and embeddings are brought.
 
     Raises:
         StorageError: they cannot be read.
@@ -139,26 +142,42 @@ def fetch_runs(workspace: Workspace, recipes: Sequence[Recipe] | None = None) ->
     if recipes is None:
         MirroredFolder(store, _LAYOUT.runs.name, layout.runs).fetch(_is_table)
         return
-    for recipe_id in {recipe.recipe_id for recipe in recipes} | {s for r in recipes for s in sources_of(r)}:
+    wanted: dict[str, Accept] = {}
+    for recipe in recipes:
+        wanted |= dict.fromkeys(sources_of(recipe), _lasts_of_source(recipe))
+    for recipe_id, accept in {**wanted, **{recipe.recipe_id: _lasts for recipe in recipes}}.items():
         name = f"{_LAYOUT.runs.name}/{recipe_id}"
-        MirroredFolder(store, name, layout.root / name).fetch(_lasts)
+        MirroredFolder(store, name, layout.root / name).fetch(accept)
 
 
-def fetch_sources(workspace: Workspace, recipe: Recipe, fold: int) -> None:
+def fetch_sources(workspace: Workspace, recipe: AnyRecipe, fold: int) -> None:
     """Bring here what one fold of a recipe learns from: the same fold of the runs that it names.
+
+    A recipe of the second level learns from all folds of its members' predictions.
 
     Raises:
         StorageError: they cannot be read.
     """
-    if workspace.origin:
-        for recipe_id in sources_of(recipe):
-            name = f"{_LAYOUT.runs.name}/{recipe_id}/fold_{fold}"
-            MirroredFolder(Store(workspace.origin), name, workspace.layout.root / name).fetch(_lasts)
+    if not workspace.origin:
+        return
+    for recipe_id in sources_of(recipe):
+        below = "" if isinstance(recipe, SecondLevelRecipe) else f"/fold_{fold}"
+        name = f"{_LAYOUT.runs.name}/{recipe_id}{below}"
+        MirroredFolder(Store(workspace.origin), name, workspace.layout.root / name).fetch(_lasts_of_source(recipe))
 
 
-def sources_of(recipe: Recipe) -> list[str]:
-    """Return the recipe_ids of the runs that a recipe starts from or is taught by."""
+def sources_of(recipe: AnyRecipe) -> list[str]:
+    """Return the recipe_ids of the runs that a recipe starts from, is taught by or learns from."""
+    if isinstance(recipe, SecondLevelRecipe):
+        return [] if recipe.members == ALL else list(recipe.members)
     return [source for source in (recipe.warm_start, recipe.pseudo_labels) if source and "." not in source]
+
+
+def _lasts_of_source(recipe: AnyRecipe) -> Accept:
+    """Say what of the runs that a recipe names is brought here."""
+    if not isinstance(recipe, SecondLevelRecipe):
+        return _lasts
+    return _is_predicted if recipe.embeddings else _is_table
 
 
 def fetch_results(workspace: Workspace) -> None:
@@ -276,6 +295,10 @@ def _link(link: Path, target: Path) -> None:
 
 def _is_table(name: str) -> bool:
     return name.endswith(".json") or (name.endswith(".parquet") and not name.endswith("_embeddings.parquet"))
+
+
+def _is_predicted(name: str) -> bool:
+    return name.endswith((".json", ".parquet"))
 
 
 def _lasts(name: str) -> bool:

@@ -14,12 +14,13 @@ from typing import Any
 from ray import tune
 
 from ichtune.errors import StorageError
-from ichtune.recipe import Recipe
-from ichtune.search.mirror import fetch_sources, node_workspace
+from ichtune.search.levels import search_level_of
+from ichtune.search.mirror import node_workspace
 from ichtune.search.nameplate import name_logs, name_process
 from ichtune.search.names import METRIC, TIME_ATTR
 from ichtune.search.node_folder import NodeFolder
 from ichtune.search.stages import Place, Stage, TrialPlan, plan_trial
+from ichtune.second_level_recipe import recipe_from_dict
 from ichtune.space import EarlyStop
 from ichtune.tables import write_json
 
@@ -36,7 +37,7 @@ def checkpoint_path(folder: Path, stage: Stage, number: int) -> Path:
 def plan_of(config: dict[str, Any]) -> TrialPlan:
     """Return the stages of the trial of a configuration."""
     return plan_trial(
-        Recipe.from_dict(config["recipe"]), config["folds"], EarlyStop(**config["early_stop"]), config["rungs"]
+        recipe_from_dict(config["recipe"]), config["folds"], EarlyStop(**config["early_stop"]), config["rungs"]
     )
 
 
@@ -100,8 +101,8 @@ class FoldTrial(tune.Trainable):
         self._device: torch.device = device_for(config["wants_gpu"])
         hold_to_share(self._device, config["resources"].get("gpu", 1.0), gpu_memory_mb=config["gpu_memory_mb"])
         recipes = [stage.recipe for stage in self._plan.stages]
-        inputs = frozenset((recipe.image_px, recipe.crop) for recipe in recipes)
-        self._workspace = node_workspace(config["work"], config.get("stage"), inputs)
+        self._level = search_level_of(recipes[0])
+        self._workspace = node_workspace(config["work"], config.get("stage"), self._level.pixels(recipes))
         self._files.fetch()
         path = self._folder / STATE_FILE
         if path.is_file():
@@ -110,12 +111,9 @@ class FoldTrial(tune.Trainable):
 
     def _enter(self, number: int) -> None:
         """Open the run of a stage, and let it go on from its checkpoint if there is one."""
-        from ichtune.training.fold_run import open_fold
-
         stage = self._plan.stages[number]
-        fetch_sources(self._workspace, stage.recipe, stage.fold)
         self._run = None  # two runs at once would take the memory of two
-        self._run = open_fold(self._workspace, stage.recipe, stage.fold, self._device, share=stage.share).run
+        self._run = self._level.open_run(self._workspace, stage, self._device)
         self._stage = number
         checkpoint = checkpoint_path(self._folder, stage, number)
         if checkpoint.is_file():

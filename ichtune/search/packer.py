@@ -15,6 +15,7 @@ from ichtune.search.growth import wait_for_gpu
 from ichtune.search.memory_table import CPU, PROBE_TIMEOUT_S, MemoryTable, measure
 from ichtune.search.nodes import Node, look_at_nodes, smallest_gpu
 from ichtune.search.packing import TrialRequest, count_that_fit, n_that_fit, trial_request
+from ichtune.second_level_recipe import AnyRecipe
 from ichtune.space import Resources, Space
 from ichtune.space.sampling import random_proposals
 from ichtune.workspace import Workspace
@@ -105,18 +106,20 @@ class Packer:
         nodes = look_at_nodes() if self._grows else self._nodes
         return median_low([(count_that_fit if self._grows else n_that_fit)(asked, nodes) for asked in self._asked])
 
-    def request(self, recipe: Recipe) -> dict[str, Any]:
+    def request(self, recipe: AnyRecipe) -> dict[str, Any]:
         """Return the part of a trial's configuration that says what it runs on."""
         return self._request(recipe).config()
 
-    def _request(self, recipe: Recipe | None) -> TrialRequest:
-        need_mb = None if self._table is None or recipe is None else self._table.need_mb(recipe)
+    def _request(self, recipe: AnyRecipe | None) -> TrialRequest:
+        table = self._table
+        need_mb = table.need_mb(recipe) if table is not None and isinstance(recipe, Recipe) else None
         return trial_request(self._resources, self._nodes, need_mb)
 
 
 def sampled_recipes(space: Space) -> list[Recipe]:
-    """Return recipes of a space, drawn at random by its seed."""
-    return [proposal.recipe for proposal in random_proposals(space, N_DRAWN, space.search.seed)]
+    """Return recipes of networks of a space, drawn at random by its seed: those whose memory can be measured."""
+    drawn = (proposal.recipe for proposal in random_proposals(space, N_DRAWN, space.search.seed))
+    return [recipe for recipe in drawn if isinstance(recipe, Recipe)]
 
 
 def packing_here(resources: Resources) -> tuple[int, str]:

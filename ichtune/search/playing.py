@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ichtune.recipe import Recipe
 from ichtune.search.ledger import FINISHED, INTERRUPTED, STOPPED, TrialRecord
 from ichtune.search.schedulers import Scheduler, create_scheduler, to_finish
 from ichtune.search.stages import TrialPlan, plan_trial
+from ichtune.second_level_recipe import AnyRecipe
 from ichtune.space import Space
 
 #: Orders of good and bad trials over which the expected cost is a mean.
@@ -34,7 +34,7 @@ class Amount:
 
 
 def play(
-    space: Space, recipes: Sequence[Recipe], seconds: Sequence[float], n_trials: int, most: int
+    space: Space, recipes: Sequence[AnyRecipe], seconds: Sequence[float], n_trials: int, most: int
 ) -> tuple[Amount, Amount]:
     """Play a search through in several orders of good and bad trials.
 
@@ -67,7 +67,7 @@ def _orders(n: int) -> Iterator[list[float]]:
 
 
 def _played(
-    space: Space, recipes: Sequence[Recipe], seconds: Sequence[float], n_trials: int, losses: Sequence[float]
+    space: Space, recipes: Sequence[AnyRecipe], seconds: Sequence[float], n_trials: int, losses: Sequence[float]
 ) -> tuple[float, float]:
     """Play a search through with trials of known losses; return whole epochs and seconds, scaled to ``n_trials``."""
     records = _Play(space, recipes, losses).run()
@@ -80,7 +80,7 @@ def _played(
 class _Play:
     """A search in which nothing is trained: the scheduler decides on losses that are given, one trial at a time."""
 
-    def __init__(self, space: Space, recipes: Sequence[Recipe], losses: Sequence[float]) -> None:
+    def __init__(self, space: Space, recipes: Sequence[AnyRecipe], losses: Sequence[float]) -> None:
         self._early_stop, self._top = space.search.early_stop, space.train.top
         self._folds, self._recipes, self._losses = space.folds.search_on, recipes, losses
         self._scheduler: Scheduler = create_scheduler(self._early_stop)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ichtune.recipe import Recipe
+from ichtune.second_level_recipe import AnyRecipe
 from ichtune.space import EarlyStop
 
 #: Sides of images at a rung are multiples of it, as networks like them.
@@ -30,7 +31,7 @@ class Stage:
         end_rung: number of the rung at its end, where it is judged as it is; None at the trial's end.
     """
 
-    recipe: Recipe
+    recipe: AnyRecipe
     fold: int
     share: float = 1.0
     cost: float = 1.0
@@ -66,17 +67,17 @@ class TrialPlan:
     @property
     def n_epochs(self) -> int:
         """Epochs of all stages."""
-        return sum(stage.recipe.epochs for stage in self.stages)
+        return sum(stage.recipe.n_epochs for stage in self.stages)
 
     def place(self, epoch: int) -> Place:
         """Return where the trial's epoch (from 1) lies."""
         left = epoch
         for number, stage in enumerate(self.stages):
-            if left <= stage.recipe.epochs:
-                is_end = left == stage.recipe.epochs
+            if left <= stage.recipe.n_epochs:
+                is_end = left == stage.recipe.n_epochs
                 rung = stage.end_rung if is_end else dict(stage.rungs).get(left)
                 return Place(number, left, rung, is_end)
-            left -= stage.recipe.epochs
+            left -= stage.recipe.n_epochs
         raise IndexError(f"the trial has {self.n_epochs} epochs, asked for epoch {epoch}")
 
     @property
@@ -86,7 +87,7 @@ class TrialPlan:
         return {rung: epoch for epoch, rung in places.items() if rung is not None}
 
 
-def plan_trial(recipe: Recipe, folds: Sequence[int], early_stop: EarlyStop, rungs: Sequence[int]) -> TrialPlan:
+def plan_trial(recipe: AnyRecipe, folds: Sequence[int], early_stop: EarlyStop, rungs: Sequence[int]) -> TrialPlan:
     """Lay out a trial.
 
     Args:
@@ -94,11 +95,13 @@ def plan_trial(recipe: Recipe, folds: Sequence[int], early_stop: EarlyStop, rung
         folds: it is judged on, in order.
         early_stop: what rungs are: moments of one run, or runs of their own.
         rungs: numbers of the rungs, in epochs of the longest trial, rising; those that lie at or beyond the recipe's
-            own end are left out, and those whose images would be no smaller than the next ones.
+            own end are left out, all of them where it has one epoch, and those whose images would be no smaller than
+            the next ones.
     """
-    inside = [rung for rung in rungs if rung < recipe.epochs]
+    inside = [rung for rung in rungs if rung < recipe.n_epochs]
     first = Stage(recipe, folds[0], end_rung=_fold_rung(0, folds))
-    if early_stop.judge != "short" and early_stop.fidelity == "epochs":
+    is_inside = early_stop.judge != "short" and early_stop.fidelity == "epochs"
+    if is_inside or not isinstance(recipe, Recipe):  # rungs of the second level are moments of one run
         stages = [replace(first, rungs=tuple((rung, rung) for rung in inside))]
     else:
         stages = [*_short_stages(recipe, folds[0], early_stop, inside), first]
@@ -115,9 +118,9 @@ def _short_stages(recipe: Recipe, fold: int, early_stop: EarlyStop, rungs: Seque
     stages = [_short_stage(recipe, fold, early_stop, rung) for rung in rungs]
     if early_stop.fidelity != "image_px":
         return stages
-    by_side: dict[int, Stage] = {}
+    by_side: dict[object, Stage] = {}
     for stage in stages:
-        by_side.setdefault(stage.recipe.image_px, stage)
+        by_side.setdefault(getattr(stage.recipe, "image_px", None), stage)
     return [stage for side, stage in by_side.items() if side != recipe.image_px]
 
 

@@ -14,6 +14,7 @@ from ichtune.search.growth import can_grow
 from ichtune.search.identity import check_noted, identity_of
 from ichtune.search.ledger import FAILED, FINISHED, Ledger, TrialRecord
 from ichtune.search.legs import MAX_FAILED_IN_A_ROW, Budget, Legs, Nothing
+from ichtune.search.levels import search_level
 from ichtune.search.mirror import fetch_pixels, push
 from ichtune.search.only_writer import only_writer
 from ichtune.search.schedulers import create_scheduler, to_finish
@@ -136,6 +137,7 @@ def run_search(
     """
     start = time.monotonic()
     check_space(workspace, space)
+    space = search_level(space.level).settled(workspace, space)
     fetch_pixels(workspace, inputs_of(space))
     check_data(workspace, inputs_of(space))
     name = options.name or space.name

@@ -18,6 +18,7 @@ from ichtune.search.optuna_terms import OptunaChooser
 from ichtune.search.trial_table import ledger_path, readable_ledgers, search_names
 from ichtune.space import Space, fixed_values, propose
 from ichtune.space.conditions import is_active
+from ichtune.space.levels import told_values
 from ichtune.space.proposals import plain_value
 
 
@@ -76,7 +77,7 @@ def translated(space: Space, records: Sequence[TrialRecord]) -> list[FrozenTrial
 
 
 def _in_terms_of(space: Space, record: TrialRecord) -> FixedTrial | None:
-    recipe = record.recipe.to_dict() | {"augmentation": record.recipe.augmentation}
+    recipe = told_values(record.recipe)
     values: dict[str, Any] = {}
     plain: dict[str, Any] = {}
     try:

@@ -4,18 +4,21 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from ichtune.errors import DataError
+from ichtune.errors import ConfigError, DataError
 from ichtune.layout import Layout
 from ichtune.locks import is_held
 from ichtune.recipe import Recipe
 from ichtune.search.ledger import FAILED, FINISHED, STOPPED, Ledger, TrialRecord
+from ichtune.search.levels import search_level
+from ichtune.second_level_recipe import LEVEL, AnyRecipe, SecondLevelRecipe
+from ichtune.space.levels import level_of_recipe
 from ichtune.tables import TRIALS, write_table
 
 #: What the leaderboard calls a trial without an end while its search runs.
@@ -171,14 +174,53 @@ def chosen_records(layout: Layout, search: str | None = None) -> dict[str, list[
     return {search: Ledger(ledger_path(layout, search)).records()}
 
 
-def train_top(layout: Layout, search: str | None = None) -> int:
-    """Return how many winners the chosen searches want trained: the most that one of them names."""
-    names = list(chosen_records(layout, search))
+def records_of_level(layout: Layout, level: int, search: str | None = None) -> dict[str, list[TrialRecord]]:
+    """Return the trials of one search, or of all, whose recipes are of one level, by the search's name.
+
+    Args:
+        layout: of the workspace.
+        level: of the recipes.
+        search: its name; None for all.
+
+    Raises:
+        ConfigError: the named search is of another level; the message names the command that takes its winners.
+        DataError: there is no such search, or none at all, or its ledger is damaged.
+    """
+    chosen = chosen_records(layout, search)
+    levels = {name: _level_of(layout, name, records) for name, records in chosen.items()}
+    found = {name: records for name, records in chosen.items() if levels[name] == level}
+    if not found and search is not None:
+        raise ConfigError(
+            f"search {search!r} is of level {levels[search]}; its winners are for `ichtune "
+            f"{search_level(levels[search]).command} --search {search}`"
+        )
+    if not found:
+        raise DataError(
+            f"no search of level {level} in {layout.searches}; there is {', '.join(chosen)}. Run `ichtune search "
+            f"--space {search_level(level).example}` first"
+        )
+    return found
+
+
+def _level_of(layout: Layout, search: str, records: Sequence[TrialRecord]) -> int:
+    if records:
+        return level_of_recipe(records[0].recipe).number
+    space = Ledger(ledger_path(layout, search)).about().get("space") or {}
+    return int(space.get("level", 1))
+
+
+def train_top(layout: Layout, search: str | None = None, level: int = 1) -> int:
+    """Return how many winners the chosen searches of a level want trained: the most that one of them names.
+
+    Raises:
+        ConfigError, DataError: see ``records_of_level``.
+    """
+    names = list(records_of_level(layout, level, search))
     return max(int(Ledger(ledger_path(layout, name)).about()["space"]["train"]["top"]) for name in names)
 
 
 def winners(layout: Layout, n: int, search: str | None = None) -> list[Recipe]:
-    """Return the ``n`` best distinct recipes of one search, or of all, unlike ones first.
+    """Return the ``n`` best distinct recipes of networks, of one search or of all, unlike ones first.
 
     Trials that were trained to the end come before stopped ones, whatever the loss: a stopped trial's loss was never
     annealed. Among these the lower loss at the end of the curve wins, since a run keeps its last weights; but a recipe
@@ -186,9 +228,26 @@ def winners(layout: Layout, n: int, search: str | None = None) -> list[Recipe]:
     runs of one kind err alike, and a blend lives on members that do not.
 
     Raises:
+        ConfigError: the search is of the second level.
         DataError: no trial has a loss yet.
     """
-    records = [r for records in chosen_records(layout, search).values() for r in records if r.last_loss is not None]
+    return [recipe for recipe in _winners(layout, n, search, 1) if isinstance(recipe, Recipe)]
+
+
+def second_level_winners(layout: Layout, n: int, search: str | None = None) -> list[SecondLevelRecipe]:
+    """Return the ``n`` best distinct recipes of the second level, ranked as ``winners`` are.
+
+    Raises:
+        ConfigError: the search is of the first level.
+        DataError: no trial has a loss yet.
+    """
+    found = _winners(layout, n, search, LEVEL)
+    return [recipe for recipe in found if isinstance(recipe, SecondLevelRecipe)]
+
+
+def _winners(layout: Layout, n: int, search: str | None, level: int) -> list[AnyRecipe]:
+    found = records_of_level(layout, level, search)
+    records = [r for records in found.values() for r in records if r.last_loss is not None]
     ranked = sorted(
         (r for r in records if r.status in (FINISHED, STOPPED)),
         key=lambda r: (r.status != FINISHED, _or_nan(r.last_loss), r.trial),
@@ -204,12 +263,11 @@ def winners(layout: Layout, n: int, search: str | None = None) -> list[Recipe]:
     return list(dict.fromkeys(order))[:n]
 
 
-def _unlike_first(ranked: list[Recipe]) -> list[Recipe]:
+def _unlike_first(ranked: list[AnyRecipe]) -> list[AnyRecipe]:
     """Put the best recipe of each kind before second ones of any kind; otherwise keep the order."""
     turns: dict[tuple[object, ...], int] = {}
     placed = []
     for place, recipe in enumerate(ranked):
-        kind = (recipe.architecture, recipe.windows, recipe.neighbours, recipe.image_px, recipe.crop)
-        turns[kind] = turns.get(kind, 0) + 1
-        placed.append((turns[kind], place, recipe))
+        turns[recipe.kind] = turns.get(recipe.kind, 0) + 1
+        placed.append((turns[recipe.kind], place, recipe))
     return [recipe for _, _, recipe in sorted(placed, key=lambda entry: entry[:2])]

@@ -6,7 +6,7 @@ from itertools import islice, product
 from typing import Any
 
 from ichtune.errors import ConfigError
-from ichtune.recipe import Recipe
+from ichtune.second_level_recipe import AnyRecipe
 from ichtune.space.conditions import Reference, Test
 from ichtune.space.counting import MAX_ENUMERATED, n_branches, plain_combinations
 from ichtune.space.domains import Choice, label_of
@@ -58,7 +58,7 @@ def candidates(parameter: Parameter) -> Iterator[tuple[dict[str, Any], Any, tupl
 
 
 def failure(
-    space: Space, values: dict[str, Any], check: Callable[[Recipe], object] | None = None
+    space: Space, values: dict[str, Any], check: Callable[[AnyRecipe], object] | None = None
 ) -> ConfigError | None:
     """Return why no recipe can be built from the values, or why it does not pass the check; None if it does."""
     try:
@@ -141,7 +141,7 @@ def _points(space: Space) -> Iterator[dict[str, Any]]:
         yield draw_values(space, chooser).plain
 
 
-def check_corners(space: Space, check: Callable[[Recipe], object] | None = None) -> None:
+def check_corners(space: Space, check: Callable[[AnyRecipe], object] | None = None) -> None:
     """Try each option and bound with the others at their lowest and highest, conditions and constraints as they are.
 
     Args:
@@ -166,7 +166,7 @@ def check_corners(space: Space, check: Callable[[Recipe], object] | None = None)
 
 
 def _blamed(
-    space: Space, own: tuple[str, Keys], values: dict[str, Any], check: Callable[[Recipe], object] | None
+    space: Space, own: tuple[str, Keys], values: dict[str, Any], check: Callable[[AnyRecipe], object] | None
 ) -> Keys:
     """Return the place of a value whose default would do no harm; the one that is tried, ``own``, comes first."""
     own_key, own_place = own

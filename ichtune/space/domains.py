@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ichtune.errors import ConfigError
-from ichtune.windows import resolve_windows, window_set_name
+from ichtune.windows import DICOM, resolve_windows, window_set_name
 
 #: A step fits a range if it misses the upper end by less than this share of itself.
 STEP_TOLERANCE = 1e-6
@@ -114,7 +114,7 @@ class Option:
     """One entry of a choice.
 
     Attributes:
-        value: a plain value, six weights of labels, for windows a ``WindowTemplate``, or None.
+        value: a plain value, six weights of labels, recipe_ids, for windows a ``WindowTemplate``, or None.
         label: short stable text that stands for the value in searchers, tables and conditions.
     """
 
@@ -208,7 +208,8 @@ def label_of(value: Any) -> str:
 
 def is_window_template(value: Any) -> bool:
     """Say whether an option's value is a window set: a tuple of (centre, width) and of ``dicom``."""
-    return isinstance(value, tuple) and bool(value) and all(isinstance(entry, tuple | str) for entry in value)
+    is_window = (isinstance(entry, tuple) or entry == DICOM for entry in value) if isinstance(value, tuple) else ()
+    return bool(value) and isinstance(value, tuple) and all(is_window)
 
 
 def is_number(value: Any) -> bool:

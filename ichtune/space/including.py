@@ -10,12 +10,15 @@ from typing import Any
 
 from ichtune.errors import ConfigError, nearest
 from ichtune.shipped import find_yaml
+from ichtune.space.levels import KEY as LEVEL_KEY
+from ichtune.space.levels import level_of
 from ichtune.space.reading_settings import SHORTHANDS, SYNONYMS
 from ichtune.yaml_positions import Keys, YamlDocument, read_yaml
 
 VERSION = 1
 TOP_KEYS = (
     "version",
+    "level",
     "name",
     "include",
     "remove",
@@ -32,7 +35,7 @@ TOP_KEYS = (
 #: Sections that ``remove`` takes away whole.
 REMOVABLE = ("base", "constraints", "start_with")
 #: Keys that say something of one file alone.
-_OF_ONE_FILE = ("version", "name", "include", "remove")
+_OF_ONE_FILE = ("version", LEVEL_KEY, "name", "include", "remove")
 #: Sections that are merged key by key.
 _MERGED: tuple[Keys, ...] = (
     ("metric",),
@@ -83,6 +86,7 @@ def _read(path: Path, chain: tuple[Path, ...], known: dict[Path, YamlDocument]) 
         version = document.value.get("version", VERSION)
         if version != VERSION or isinstance(version, bool):
             raise document.error(f"this ichtune reads version {VERSION} of the grammar, got {version!r}", "version")
+        level_of(document)
         known[here] = _with_included(document, (*chain, here), known)
     return known[here]
 
@@ -99,12 +103,24 @@ def _with_included(document: YamlDocument, chain: tuple[Path, ...], known: dict[
             circle = " -> ".join(one.name for one in (*chain[chain.index(path.resolve()) :], path))
             raise document.error(f"the file includes itself: {circle}; leave one of them out", *at)
         one = _read(path, chain, known)
+        _check_level(document, one, at)
         included = one if included is None else _over(one, included)
     if included is None:
         if document.get("remove") is not None and written is None:
             raise document.error("there is nothing to remove from: the file includes no other", "remove")
         return document
     return _over(document, _without(included, document))
+
+
+def _check_level(document: YamlDocument, included: YamlDocument, at: Keys) -> None:
+    """Refuse a file that says another level than the one that includes it."""
+    theirs, mine = level_of(included), level_of(document)
+    if LEVEL_KEY in included.value and theirs != mine:
+        raise document.error(
+            f"is of level {theirs.number}, {theirs.what}, and this file of level {mine.number}; write `level: "
+            f"{theirs.number}` here, or leave it out",
+            *at,
+        )
 
 
 def _names(document: YamlDocument, key: str, what: str) -> list[tuple[str, Keys]]:

@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import Field, fields
 from typing import Any
 
-from ichtune.recipe import recipe_keys
 from ichtune.space.including import REMOVABLE, TOP_KEYS, VERSION
 from ichtune.space.json_schema_parameters import Names, Schema, any_of, mapping, parameter_definitions, ref, some
+from ichtune.space.levels import LEVELS, Level
 from ichtune.space.reading_settings import SYNONYMS, written_keys
 from ichtune.space.setting_fields import AUTO, SEARCH_NAME
 from ichtune.space.settings import (
@@ -42,6 +42,7 @@ _FOLD: Schema = {"type": "integer", "minimum": 0}
 #: What the keys of the top mean that are no settings.
 _DOCS = {
     "version": "of the grammar",
+    "level": "of the recipes: " + "; ".join(f"{level.number}, {level.what}" for level in LEVELS.values()),
     "name": "of the space; the file's by default",
     "include": "spaces whose sections are defaults for this file's: files beside it, or shipped ones by name",
     "remove": "parameters and sections of the included files that this space does without",
@@ -59,17 +60,42 @@ def space_schema(closed: Names, suggested: Names) -> Schema:
         closed: for recipe keys, ``algorithm`` and ``early_stop`` all names that there are.
         suggested: for recipe keys some names that there are, beside others.
     """
-    definitions = parameter_definitions(closed, suggested)
+    definitions: dict[str, Schema] = {}
+    for level in LEVELS.values():
+        found = parameter_definitions(closed, suggested, level)
+        definitions |= {_name_of(level, name): _referring(level, schema) for name, schema in found.items()}
     definitions["early_stop"] = _section(EarlyStop, "early_stop", closed)
     for section, kind in _SECTIONS.items():
         definitions[section] = _section(kind, section, closed)
-    properties = {key: _top(key) | ({"description": _DOCS[key]} if key in _DOCS else {}) for key in TOP_KEYS}
+    told = {key: {"description": _DOCS[key]} if key in _DOCS else {} for key in TOP_KEYS}
+    first, second = (_of_level(level) for level in (LEVELS[1], LEVELS[2]))
+    properties = {key: told[key] if key in first else _top(key) | told[key] for key in TOP_KEYS}
     return {
         "$schema": DIALECT,
         "title": "ichtune search space",
         **mapping(properties),
         "anyOf": [{"required": ["parameters"]}, {"required": ["include"]}],
+        "if": {"properties": {"level": {"const": 2}}, "required": ["level"]},
+        "then": {"properties": second},
+        "else": {"properties": first},
         "$defs": definitions,
+    }
+
+
+def _name_of(level: Level, definition: str) -> str:
+    """Return how a definition is called that each level has of its own."""
+    return definition if level.number == 1 else f"level_{level.number}.{definition}"
+
+
+def _referring(level: Level, schema: Any) -> Any:
+    """Return a schema whose references are to the definitions of a level."""
+    if isinstance(schema, list):
+        return [_referring(level, one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        key: ref(_name_of(level, value.rpartition("/")[2]))["$ref"] if key == "$ref" else _referring(level, value)
+        for key, value in schema.items()
     }
 
 
@@ -86,20 +112,31 @@ def _compact(value: Any) -> str:
 
 
 def _top(key: str) -> Schema:
-    keys = {name: ref("parameter", name) for name in recipe_keys()}
     forms: Mapping[str, Schema] = {
         "version": {"const": VERSION},
+        "level": {"enum": list(LEVELS)},
         "name": _SEARCH,
         "include": any_of(_NAME, some(_NAME)),
-        "remove": _one_or_some({"enum": [*recipe_keys(), *REMOVABLE]}),
-        "base": any_of(_NAME, ref("recipe")),
-        "parameters": mapping(keys),
-        "constraints": {"type": "array", "items": ref("constraint")},
-        "start_with": {"type": "array", "items": any_of(_NAME, ref("recipe") | {"minProperties": 1})},
         "resources": any_of(ref("resources"), {"const": AUTO}),
     }
     schema = forms.get(key) or ref(key)
-    return schema if key in ("version", "name") else any_of(schema, {"type": "null"})
+    return schema if key in ("version", "level", "name") else _or_nothing(schema)
+
+
+def _of_level(level: Level) -> dict[str, Schema]:
+    """Return the keys of the top that hold keys of a recipe."""
+    forms: Mapping[str, Schema] = {
+        "remove": _one_or_some({"enum": [*level.keys, *REMOVABLE]}),
+        "base": any_of(_NAME, ref("recipe")),
+        "parameters": mapping({name: ref("parameter", name) for name in level.keys}),
+        "constraints": {"type": "array", "items": ref("constraint")},
+        "start_with": {"type": "array", "items": any_of(_NAME, ref("recipe") | {"minProperties": 1})},
+    }
+    return {key: _referring(level, _or_nothing(schema)) for key, schema in forms.items()}
+
+
+def _or_nothing(schema: Schema) -> Schema:
+    return any_of(schema, {"type": "null"})
 
 
 def _one_or_some(items: Schema) -> Schema:

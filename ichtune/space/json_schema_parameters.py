@@ -2,13 +2,15 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import Field, fields
+from dataclasses import Field
 from typing import Any
 
 from ichtune.labels import N_LABELS
-from ichtune.recipe import Recipe
+from ichtune.recipe import ID_DIGITS
+from ichtune.second_level_recipe import ALL
 from ichtune.space.conditions import LIST_RELATIONS, ORDER_RELATIONS, RELATIONS
 from ichtune.space.domains import label_of
+from ichtune.space.levels import LEVELS, Level
 from ichtune.space.reading_conditions import REFERENCE
 from ichtune.space.reading_parameters import KINDS, SPELLINGS
 from ichtune.windows import DICOM, WINDOW_SETS, window_set_name
@@ -25,39 +27,38 @@ _FORMS = {
 }
 
 
-def parameter_definitions(closed: Names, suggested: Names) -> dict[str, Schema]:
+def parameter_definitions(closed: Names, suggested: Names, level: Level = LEVELS[1]) -> dict[str, Schema]:
     """Return the definitions of every recipe key: its value, its entry under ``parameters`` and a test on it.
 
     Args:
         closed: for recipe keys all names that there are.
         suggested: for recipe keys some names that there are, beside others.
+        level: of the recipes.
     """
+    specs = level.specs.values()
     definitions: dict[str, Schema] = {
         "window": _pair({"type": "number"}),
         "range": _range({"type": "number"}, ()),
-        "reference": mapping({REFERENCE: {"enum": [spec.name for spec in fields(Recipe)]}}, [REFERENCE]),
+        "reference": mapping({REFERENCE: {"enum": list(level.keys)}}, [REFERENCE]),
         "step": {"type": "number", "exclusiveMinimum": 0},
     }
     for form, (keys, kinds) in _FORMS.items():
         definitions[f"form.{form}"] = {"allOf": [_one_spelling(key) for key in keys]}
         definitions[f"type.{form}"] = {"enum": [name for name, (kind, _) in KINDS.items() if kind in kinds]}
-    for spec in fields(Recipe):
+    for spec in specs:
         key = spec.name
         definitions[f"value.{key}"] = _value(spec, closed.get(key), suggested.get(key)) | {"description": _doc(spec)}
         definitions[f"option.{key}"] = _option(key)
         definitions[f"choices.{key}"] = some(ref("option", key), unique=True)
         definitions[f"parameter.{key}"] = _parameter(spec) | {"description": _doc(spec)}
         definitions[f"test.{key}"] = _test(spec)
-    definitions["tests"] = mapping({spec.name: ref("test", spec.name) for spec in fields(Recipe)}) | {
-        "minProperties": 1
-    }
+    tests = {key: ref("test", key) for key in level.keys}
+    definitions["tests"] = mapping(tests) | {"minProperties": 1}
     definitions["when"] = any_of(ref("tests"), some(ref("tests"))) | {
         "description": "active only where these tests on other parameters hold; of a list, where one of them does"
     }
-    definitions["constraint"] = mapping(
-        {spec.name: ref("test", spec.name) for spec in fields(Recipe)} | {"when": ref("when")}
-    ) | {"not": {"propertyNames": {"const": "when"}}}
-    definitions["recipe"] = mapping({spec.name: ref("value", spec.name) for spec in fields(Recipe)})
+    definitions["constraint"] = mapping(tests | {"when": ref("when")}) | {"not": {"propertyNames": {"const": "when"}}}
+    definitions["recipe"] = mapping({key: ref("value", key) for key in level.keys})
     return definitions
 
 
@@ -118,9 +119,12 @@ def _augmentation(names: Sequence[str]) -> Schema:
     return any_of(*([{"enum": list(names)}] if names else []), {"type": "string"}, some(step | {"maxProperties": 1}))
 
 
+#: A run that a recipe learns from: its recipe_id, or its recipe's name.
+_RUN: Schema = {"type": "string", "minLength": 1, "examples": ["0" * ID_DIGITS]}
 #: Values of the keys that the recipe checks itself.
 _SPECIAL = {
     "windows": lambda names: any_of({"enum": list(WINDOW_SETS)}, some(any_of({"const": DICOM}, ref("window")))),
+    "members": lambda names: any_of({"const": ALL}, some(_RUN)),
     "pretrained": lambda names: {"type": ["boolean", "string"]},
     "augmentation": _augmentation,
 }
@@ -185,7 +189,7 @@ def _parameter(spec: "Field[Any]") -> Schema:
 def _test(spec: "Field[Any]") -> Schema:
     is_number = spec.metadata["kind"] in _NUMERIC
     operand = ref("value", spec.name)
-    if spec.metadata["kind"] == "label_weights" or spec.name == "windows":
+    if spec.metadata["kind"] == "label_weights" or spec.name in ("windows", "members"):
         operand = any_of(operand, {"type": "string"})  # the label that tables show
     relations: dict[str, Schema] = {}
     for relation in RELATIONS:

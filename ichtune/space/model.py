@@ -9,10 +9,11 @@ from functools import cached_property
 from typing import Any
 
 from ichtune.errors import ConfigError
-from ichtune.recipe import Recipe
+from ichtune.second_level_recipe import AnyRecipe
 from ichtune.space.conditions import Condition, Reference, Test, parents_first, parents_of
 from ichtune.space.constraints import Constraint
 from ichtune.space.domains import Choice, Domain, Integer, Range, Real
+from ichtune.space.levels import LEVELS, level_of_recipe
 from ichtune.space.settings import AUTO, FoldSettings, MetricSettings, Resources, SearchSettings, TrainSettings
 from ichtune.yaml_positions import Keys, YamlDocument
 
@@ -51,6 +52,7 @@ class Space:
         start_with: recipes, whole or in part, that are tried first.
         base: the recipe that gives every key which is no active parameter; None for the defaults of a recipe.
         constraints: what must hold between parameters.
+        level: of the recipes, a key of ``LEVELS``.
         document: the file, for errors that are found later; no part of what the space is.
         places: for each parameter's option, ``low`` or ``high`` the keys under which it stands in the file.
     """
@@ -63,8 +65,9 @@ class Space:
     folds: FoldSettings = field(default_factory=FoldSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
     start_with: tuple[dict[str, Any], ...] = ()
-    base: Recipe | None = None
+    base: AnyRecipe | None = None
     constraints: tuple[Constraint, ...] = ()
+    level: int = 1
     document: YamlDocument | None = field(default=None, compare=False, repr=False)
     places: Mapping[tuple[str, str], Keys] = field(default_factory=dict, compare=False, repr=False)
 
@@ -80,21 +83,21 @@ class Space:
         return tuple(parameter for parameter in self.parameters if not parameter.is_fixed)
 
     @property
-    def default(self) -> Recipe:
+    def default(self) -> AnyRecipe:
         """The recipe whose values every key takes that is no active parameter."""
-        return Recipe() if self.base is None else self.base
+        return LEVELS[self.level].build({}) if self.base is None else self.base
 
     @cached_property
     def _base_values(self) -> dict[str, Any]:
         return _changes(self.default)
 
-    def recipe(self, values: Mapping[str, Any]) -> Recipe:
+    def recipe(self, values: Mapping[str, Any]) -> AnyRecipe:
         """Build a recipe; absent keys take the values of ``default``.
 
         Raises:
             ConfigError: values that are out of range, or exclude each other.
         """
-        return Recipe.from_dict({**self._base_values, **values})
+        return LEVELS[self.level].build({**self._base_values, **values})
 
     def violated(self, values: Mapping[str, Any]) -> str | None:
         """Return in one sentence what the first constraint that does not hold asks for; None where all hold.
@@ -171,6 +174,7 @@ class Space:
         search = {key: plain["search"][key] for key in ("algorithm", "seed", "early_stop", "learn_from")}
         decisive = ("metric", "folds", "base", "parameters", "constraints", "start_with")
         identity = {key: plain[key] or None for key in decisive} | {"search": search}
+        identity |= {} if self.level == 1 else {"level": self.level}  # left out, so that a first level keeps its ids
         text = json.dumps(identity, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:ID_DIGITS]
 
@@ -181,6 +185,7 @@ class Space:
         search["learn_from"] = list(self.search.learn_from)
         return {
             "version": 1,
+            "level": self.level,
             "name": self.name,
             "metric": asdict(self.metric),
             "search": search,
@@ -194,9 +199,9 @@ class Space:
         }
 
 
-def _changes(recipe: Recipe) -> dict[str, Any]:
+def _changes(recipe: AnyRecipe) -> dict[str, Any]:
     """Return the keys of a recipe that are not at their defaults, as plain values."""
-    defaults = Recipe().to_dict()
+    defaults = level_of_recipe(recipe).build({}).to_dict()
     return {key: value for key, value in recipe.to_dict().items() if value != defaults.get(key)}
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ichtune.errors import nearest
-from ichtune.recipe import Recipe
+from ichtune.second_level_recipe import AnyRecipe
 from ichtune.space.conditions import is_active
 from ichtune.space.domains import (
     Choice,
@@ -34,7 +34,7 @@ class Proposal:
     """
 
     parameters: dict[str, Any]
-    recipe: Recipe
+    recipe: AnyRecipe
     violated: str | None = None
 
 

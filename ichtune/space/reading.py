@@ -4,11 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from ichtune.errors import ConfigError
-from ichtune.recipe import recipe_keys
 from ichtune.space.conditions import parents_of
 from ichtune.space.corners import check_alone, check_constraints, check_corners
 from ichtune.space.domains import Domain
 from ichtune.space.including import read_including
+from ichtune.space.levels import level_of
 from ichtune.space.model import Parameter, Space
 from ichtune.space.reading_conditions import read_condition, read_constraints
 from ichtune.space.reading_parameters import Places, read_domain
@@ -36,6 +36,7 @@ def read_space(path: Path) -> Space:
     parameters, places = _parameters(document)
     space = Space(
         name=name,
+        level=level_of(document).number,
         parameters=parameters,
         metric=read_section(document, MetricSettings, "metric"),
         resources=read_resources(document),
@@ -69,7 +70,7 @@ def _parameters(document: YamlDocument) -> tuple[tuple[Parameter, ...], Places]:
             "expected at least one parameter, as in `lr: {low: 1e-4, high: 1e-2, log: true}`",
             "parameters",
         )
-    document.check_keys(recipe_keys(), "parameters")
+    document.check_keys(level_of(document).keys, "parameters")
     places: Places = {}
     domains: dict[str, Domain] = {key: read_domain(document, key, places) for key in mapping}
     parameters = tuple(Parameter(key, domains[key], read_condition(document, key, domains)) for key in mapping)

@@ -6,6 +6,7 @@ from ichtune.errors import nearest
 from ichtune.space.conditions import LIST_RELATIONS, ORDER_RELATIONS, RELATIONS, Condition, Reference, Test
 from ichtune.space.constraints import Constraint
 from ichtune.space.domains import Choice, Domain, is_number
+from ichtune.space.levels import level_of
 from ichtune.space.reading_parameters import canonical, is_one_value
 from ichtune.yaml_positions import Keys, YamlDocument
 
@@ -79,7 +80,7 @@ def _tests(
             raise document.error(f"unknown {what} {parent!r}. {nearest(parent, domains)}", *at, parent)
         if isinstance(wanted, dict):
             tests += [_test(document, (*at, parent, relation), parent, relation, domains) for relation in wanted]
-        elif isinstance(wanted, list) and not is_one_value(parent, wanted):
+        elif isinstance(wanted, list) and not is_one_value(level_of(document), parent, wanted):
             tests.append(_test(document, (*at, parent), parent, "in", domains))
         else:
             tests.append(_test(document, (*at, parent), parent, "eq", domains))

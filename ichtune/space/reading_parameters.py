@@ -1,14 +1,15 @@
 """Reading one entry under ``parameters``: a range, a choice or a fixed value, in any spelling."""
 
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from ichtune.errors import ConfigError, nearest
 from ichtune.labels import N_LABELS
-from ichtune.recipe import Recipe, canonical_augmentation
+from ichtune.recipe import canonical_augmentation
 from ichtune.recipe_file import RECIPE_REFERENCES, resolve_file, resolve_reference
+from ichtune.second_level_recipe import ALL
 from ichtune.space.domains import Choice, Domain, Integer, Option, Range, Real, is_number, label_of, option_of
+from ichtune.space.levels import Level, level_of
 from ichtune.windows import DICOM, plain_windows, resolve_windows
 from ichtune.yaml_positions import Keys, YamlDocument, dotted
 
@@ -36,14 +37,8 @@ KINDS: dict[str, tuple[str, bool | None]] = {
     ),
     **dict.fromkeys(("lograndint", "qlograndint", "int_loguniform"), ("int", True)),
 }
-#: What kind of value each key of the recipe has.
-_KIND: dict[str, str] = {field.name: field.metadata["kind"] for field in fields(Recipe)}
-#: The recipe's numbers, and whether they are whole ones.
-_INTEGRAL = {key: kind == "whole" for key, kind in _KIND.items() if kind in ("whole", "number")}
-#: Keys of the recipe that may be None, written as nothing, ``null`` or, as tables show it, ``none``.
-_OPTIONAL = tuple(field.name for field in fields(Recipe) if field.default is None)
-#: Keys whose value is held in another form than it may be written in, window sets and weights apart.
-_REWRITTEN = (*_OPTIONAL, "augmentation", "pretrained", *RECIPE_REFERENCES)
+#: Kinds of the recipe's numbers, and whether they are whole ones.
+_INTEGRAL = {"whole": True, "number": False}
 _RANGE_KEYS = ("low", "high", "step", "log")
 
 Places = dict[tuple[str, str], Keys]
@@ -63,7 +58,7 @@ def read_domain(document: YamlDocument, key: str, places: Places) -> Domain:
     at: Keys = ("parameters", key)
     spec = document.get(*at)
     if not isinstance(spec, dict):
-        whole = not isinstance(spec, list) or is_one_value(key, spec)
+        whole = not isinstance(spec, list) or is_one_value(level_of(document), key, spec)
         return _choice(document, key, [(spec, at)] if whole else _entries(document, at), places)
     given = _spelled(document, at, allowed=SPELLINGS)
     form, log = _form(document, at, given)
@@ -72,7 +67,7 @@ def read_domain(document: YamlDocument, key: str, places: Places) -> Domain:
         return _choice(document, key, [(document.get(*value_at), value_at)], places)
     if form == "choices":
         return _choice(document, key, _entries(document, (*at, given["choices"])), places)
-    integral = _INTEGRAL.get(key)
+    integral = _INTEGRAL.get(level_of(document).kind(key))
     if integral is None:
         raise document.error(f"{key} has no range; expected a list of choices or one value", *at)
     return _range(document, at, given, form, log, integral, places, key)
@@ -166,10 +161,12 @@ def _choice(document: YamlDocument, key: str, entries: list[tuple[Any, Keys]], p
 def _value(document: YamlDocument, key: str, at: Keys, name: str, places: Places) -> Any:
     if key == "windows":
         return _window_set(document, at, name, places)
-    if _KIND.get(key) == "label_weights":
+    if key == "members":
+        return _members(document, at)
+    if level_of(document).kind(key) == "label_weights":
         return _label_weights(document, at)
     value = document.get(*at)
-    if key in _OPTIONAL and value in (None, label_of(None)):
+    if key in level_of(document).optional and value in (None, label_of(None)):
         return None
     if value is None:
         raise document.error("has no value; write one or remove the key", *at)
@@ -198,7 +195,8 @@ def start_value(document: YamlDocument, key: str, at: Keys) -> Any:
 
     Window sets and weights stay as they are written: whoever compares them reads every form.
     """
-    return _value(document, key, at, dotted(at), {}) if key in _REWRITTEN else document.get(*at)
+    rewritten = key in level_of(document).rewritten
+    return _value(document, key, at, dotted(at), {}) if rewritten else document.get(*at)
 
 
 def _label_weights(document: YamlDocument, at: Keys) -> tuple[Any, ...]:
@@ -206,6 +204,22 @@ def _label_weights(document: YamlDocument, at: Keys) -> tuple[Any, ...]:
     if not isinstance(value, list) or not all(is_number(number) for number in value):
         raise document.error(f"must be a list of {N_LABELS} numbers in label order, got {value!r}", *at)
     return tuple(float(number) for number in value)
+
+
+def _members(document: YamlDocument, at: Keys) -> str | tuple[str, ...]:
+    """Read which runs a recipe of the second level learns from; names of recipes become their recipe_ids."""
+    value = document.get(*at)
+    if value == ALL:
+        return ALL
+    if not isinstance(value, list) or not value or not all(isinstance(one, str) for one in value):
+        raise document.error(
+            f"must be {ALL}, or a list of recipe_ids or names of recipes in quotes, got {value!r}", *at
+        )
+    folder = document.source(*at)[0].path.parent
+    try:
+        return tuple(sorted({resolve_reference(one, folder) for one in value}))
+    except ConfigError as error:
+        raise document.error(str(error), *at) from None
 
 
 def _window_set(document: YamlDocument, at: Keys, name: str, places: Places) -> tuple[Any, ...]:
@@ -245,10 +259,11 @@ def _is_pair(entry: Any) -> bool:
     return isinstance(entry, list) and len(entry) == 2 and all(is_number(n) or isinstance(n, dict) for n in entry)
 
 
-def is_one_value(key: str, entries: list[Any]) -> bool:
+def is_one_value(level: Level, key: str, entries: list[Any]) -> bool:
     """Say whether a bare list is one value written in full, where the recipe's value is a list itself.
 
     Args:
+        level: of the space.
         key: a key of the recipe.
         entries: the list, under a parameter or in a condition on it.
     """
@@ -256,7 +271,9 @@ def is_one_value(key: str, entries: list[Any]) -> bool:
         return any(_is_pair(entry) for entry in entries) and all(_is_window(entry) for entry in entries)
     if key == "augmentation":
         return bool(entries) and all(isinstance(entry, dict) for entry in entries)
-    return _KIND.get(key) == "label_weights" and bool(entries) and not isinstance(entries[0], list | str)
+    if key == "members":
+        return ALL not in entries and not any(isinstance(entry, list) for entry in entries)
+    return level.kind(key) == "label_weights" and bool(entries) and not isinstance(entries[0], list | str)
 
 
 def canonical(document: YamlDocument, key: str, at: Keys) -> Any:

@@ -3,11 +3,11 @@
 from typing import Any
 
 from ichtune.errors import ConfigError
-from ichtune.recipe import Recipe, recipe_keys
-from ichtune.recipe_file import read_recipe
+from ichtune.second_level_recipe import AnyRecipe
 from ichtune.space.conditions import is_active, parents_of
 from ichtune.space.domains import Choice
 from ichtune.space.including import find_beside
+from ichtune.space.levels import Level, level_of, told_values
 from ichtune.space.model import Space
 from ichtune.space.proposals import fixed_values, plain_value
 from ichtune.space.reading_parameters import start_value
@@ -15,7 +15,7 @@ from ichtune.space.settings import SettingError
 from ichtune.yaml_positions import Keys, YamlDocument
 
 
-def read_base(document: YamlDocument) -> Recipe | None:
+def read_base(document: YamlDocument) -> AnyRecipe | None:
     """Read the recipe that gives every key which is no parameter: a name, a file, or keys and values.
 
     Args:
@@ -31,15 +31,16 @@ def read_base(document: YamlDocument) -> Recipe | None:
         return _named_recipe(document, ("base",))
     if not isinstance(written, dict):
         raise document.error(f"must be a recipe's name or file, or map keys to values, got {written!r}", "base")
-    document.check_keys(recipe_keys(), "base")
+    level = level_of(document)
+    document.check_keys(level.keys, "base")
     values = {key: start_value(document, key, ("base", key)) for key in written}
     try:
-        return Recipe.from_dict(values)
+        return level.build(values)
     except ConfigError as error:
-        alone = next((key for key in values if _failure({key: values[key]})), None)
+        alone = next((key for key in values if _failure(level, {key: values[key]})), None)
         if alone is None:
             raise document.error(str(error), "base") from None
-        raise document.error(str(_failure({alone: values[alone]})), "base", alone) from None
+        raise document.error(str(_failure(level, {alone: values[alone]})), "base", alone) from None
 
 
 def read_starts(document: YamlDocument, space: Space) -> tuple[dict[str, Any], ...]:
@@ -90,13 +91,13 @@ def _start(document: YamlDocument, space: Space, at: Keys) -> dict[str, Any]:
     return start
 
 
-def _start_of(space: Space, recipe: Recipe) -> dict[str, Any]:
+def _start_of(space: Space, recipe: AnyRecipe) -> dict[str, Any]:
     """Return a recipe's values of the searched parameters that are active in it.
 
     Raises:
         SettingError: the space does not hold one of them.
     """
-    told = recipe.to_dict() | {"augmentation": recipe.augmentation}
+    told = told_values(recipe)
     start: dict[str, Any] = {}
     plain: dict[str, Any] = {}
     for parameter in space.ordered:
@@ -125,17 +126,17 @@ def _broken(space: Space, start: dict[str, Any]) -> str | None:
     return next(filter(None, (constraint.violated(plain) for constraint in decided)), None)
 
 
-def _named_recipe(document: YamlDocument, at: Keys) -> Recipe:
+def _named_recipe(document: YamlDocument, at: Keys) -> AnyRecipe:
     name, source = document.get(*at), document.source(*at)[0]
     try:
-        return read_recipe(str(find_beside(name, source.path.parent, "recipes")))
+        return level_of(document).read(str(find_beside(name, source.path.parent, "recipes")))
     except ConfigError as error:
         raise document.error(str(error), *at) from None
 
 
-def _failure(values: dict[str, Any]) -> ConfigError | None:
+def _failure(level: Level, values: dict[str, Any]) -> ConfigError | None:
     try:
-        Recipe.from_dict(values)
+        level.build(values)
     except ConfigError as error:
         return error
     return None

@@ -4,7 +4,10 @@ from dataclasses import fields, replace
 from typing import Any, TypeVar
 
 from ichtune.recipe import Recipe
+from ichtune.second_level_recipe import AnyRecipe, SecondLevelRecipe
+from ichtune.space.conditions import Condition, is_active
 from ichtune.space.domains import Choice
+from ichtune.space.levels import Level, level_of
 from ichtune.space.model import Parameter
 from ichtune.space.settings import (
     AUTO,
@@ -69,15 +72,29 @@ def read_section(document: YamlDocument, kind: type[Settings], *at: str, **ready
 
 
 def read_resources(document: YamlDocument) -> Resources:
-    """Read what a trial asks for: the word ``auto``, or a mapping."""
+    """Read what a trial asks for: the word ``auto``, or a mapping; GPUs are by default those of the level.
+
+    Raises:
+        ConfigError: a GPU for models that compute on none, or a value that it may not have; with file, line and column.
+    """
+    level = level_of(document)
     if isinstance(document.get("resources"), str):
         if document.get("resources") != AUTO:
             raise document.error(f"must be {AUTO}, or map gpu and cpu to numbers", "resources")
-        return Resources(auto=True)
-    return read_section(document, Resources, "resources")
+        resources = Resources(auto=True)
+    else:
+        unsaid = {} if "gpu" in document.mapping("resources") else {"gpu": level.gpu}
+        resources = read_section(document, Resources, "resources", **unsaid)
+    if level.gpu == 0 and resources.gpu > 0:
+        raise document.error(
+            f"{level.what} (level {level.number}) compute on CPU cores; write gpu: 0 or leave it out",
+            "resources",
+            "gpu",
+        )
+    return resources
 
 
-def read_early_stop(document: YamlDocument, parameters: tuple[Parameter, ...], default: Recipe) -> EarlyStop:
+def read_early_stop(document: YamlDocument, parameters: tuple[Parameter, ...], default: AnyRecipe) -> EarlyStop:
     """Read how trials are stopped; ``max`` is by default the length of the longest trial.
 
     Args:
@@ -95,6 +112,7 @@ def read_early_stop(document: YamlDocument, parameters: tuple[Parameter, ...], d
         settings = EarlyStop(type=written or NO_STOP)
     else:
         settings = _effective(document, read_section(document, EarlyStop, *at), *at)
+    _check_rungs(document, settings, level_of(document), *at)
     longest = _most_epochs(parameters, default)
     if settings.max is not None:
         if settings.max < longest:
@@ -108,6 +126,18 @@ def read_early_stop(document: YamlDocument, parameters: tuple[Parameter, ...], d
     if settings.grace > longest:
         raise document.error(f"must not exceed the {longest} epochs of a trial, got {settings.grace}", *at, "grace")
     return replace(settings, max=longest)
+
+
+def _check_rungs(document: YamlDocument, settings: EarlyStop, level: Level, *at: str) -> None:
+    """Refuse rungs that the recipes of a level cannot be judged by."""
+    for key, allowed in (("judge", level.judges), ("fidelity", level.fidelities)):
+        value = getattr(settings, key)
+        if value not in allowed:
+            raise document.error(
+                f"must be {' or '.join(allowed)} for {level.what} (level {level.number}), got {value!r}; leave it out",
+                *at,
+                key,
+            )
 
 
 def _effective(document: YamlDocument, settings: EarlyStop, *at: str) -> EarlyStop:
@@ -129,11 +159,25 @@ def _effective(document: YamlDocument, settings: EarlyStop, *at: str) -> EarlySt
     return EarlyStop(**settings.effective)
 
 
-def _most_epochs(parameters: tuple[Parameter, ...], default: Recipe) -> int:
+def _most_epochs(parameters: tuple[Parameter, ...], default: AnyRecipe) -> int:
     """Return how long the longest trial is; where a condition on ``epochs`` fails, it is the default."""
     parameter = next((parameter for parameter in parameters if parameter.key == "epochs"), None)
     if parameter is None:
-        return default.epochs
+        return max(_lengths(parameters, default, ()))
     domain = parameter.domain
     longest = max(option.value for option in domain.options) if isinstance(domain, Choice) else domain.high
-    return int(max(longest, default.epochs) if parameter.when else longest)
+    return int(max(longest, *_lengths(parameters, default, parameter.when))) if parameter.when else int(longest)
+
+
+def _lengths(parameters: tuple[Parameter, ...], default: AnyRecipe, when: Condition) -> list[int]:
+    """Return how long trials are in which a condition on ``epochs`` fails, or that know none.
+
+    Models of the second level that are fitted at once take one epoch, whatever ``epochs`` says.
+    """
+    if isinstance(default, Recipe):
+        return [default.epochs]
+    model = next((parameter for parameter in parameters if parameter.key == "model"), None)
+    named = model.domain.labels if model is not None and isinstance(model.domain, Choice) else ()
+    models = named if model is not None and not model.when else (*named, default.model)
+    left = [name for name in models if not (when and is_active(when, {"model": name}))]
+    return [SecondLevelRecipe(model=name, epochs=default.epochs).n_epochs for name in left] or [1]

@@ -105,7 +105,7 @@ def test_only_networks_and_weights_that_meet_are_tried(
 ):
     built = []
     monkeypatch.setattr(
-        "ichtune.search.checks.check_weights", lambda recipe: (built.append(recipe), check_weights(recipe))
+        "ichtune.search.first_level.check_weights", lambda recipe: (built.append(recipe), check_weights(recipe))
     )
     written = [line.replace("WEIGHTS", weights_of_test_resnet) for line in lines]
 
@@ -134,7 +134,7 @@ def test_a_network_is_tried_at_a_size_that_it_is_used_with(
     session_workspace, tmp_path, monkeypatch, weights_of_test_resnet
 ):
     built = []
-    monkeypatch.setattr("ichtune.search.checks.check_weights", built.append)
+    monkeypatch.setattr("ichtune.search.first_level.check_weights", built.append)
     space = write_space(
         tmp_path,
         "architecture: [tiny_convnet, test_resnet]",

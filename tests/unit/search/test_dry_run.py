@@ -165,7 +165,7 @@ def test_earlier_trials_tell_what_an_epoch_takes(fake_workspace: Any, tmp_path: 
 def test_an_epoch_is_timed_by_a_few_steps(
     tmp_path: Path, session_workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ichtune.search.dry_run.MOST_STEPS", 2)
+    monkeypatch.setattr("ichtune.search.first_level.MOST_STEPS", 2)
     threads = torch.get_num_threads()
     space = space_of(tmp_path, "{early_stop: asha}", "resources: {cpu: 1}\n")
 

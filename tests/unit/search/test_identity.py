@@ -7,7 +7,7 @@ import pytest
 from ichtune.errors import ConfigError
 from ichtune.search.identity import check_noted, identity_of, not_comparable
 from ichtune.search.ledger import Ledger
-from ichtune.training.fold_run import inputs_of
+from ichtune.training.run_folder import inputs_of
 from ichtune.workspace import Workspace
 
 

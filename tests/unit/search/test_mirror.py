@@ -9,6 +9,7 @@ from ichtune.recipe import Recipe
 from ichtune.search import mirror
 from ichtune.search.ledger import FINISHED, Ledger, TrialRecord
 from ichtune.search.trial_table import all_records, holder_path, is_running, ledger_path, lock_path
+from ichtune.second_level_recipe import SecondLevelRecipe
 from ichtune.store.lease import held
 from ichtune.store.store import Store
 from ichtune.tables import write_json
@@ -165,6 +166,29 @@ def test_runs_and_results_are_fetched_as_far_as_they_are_wanted(there, url) -> N
     mirror.fetch_sources(workspace, Recipe(pseudo_labels=other.recipe_id), 0)
     assert "weights.safetensors" in files(other)
     assert mirror.sources_of(Recipe(warm_start="some/weights.safetensors")) == []
+
+
+def test_of_the_runs_that_a_second_level_learns_from_predictions_are_fetched(there, url) -> None:
+    member, own = "a" * 12, SecondLevelRecipe(members=("a" * 12,), embeddings=4)
+    plain = SecondLevelRecipe(members=(member,))
+    for recipe_id in (member, own.recipe_id):
+        fold = there.layout.runs / recipe_id / "fold_1"
+        fold.mkdir(parents=True)
+        for path in (fold.parent / "oof.parquet", fold.parent / "recipe.json", fold / "oof_embeddings.parquet"):
+            path.write_text("1")
+        (fold / "weights.safetensors").write_text("large")
+    workspace = mirror.open_workspace(url)
+
+    def files(recipe_id: str) -> list[str]:
+        found = (workspace.layout.runs / recipe_id).rglob("[!.]*")
+        return sorted(path.name for path in found if path.is_file())
+
+    mirror.fetch_sources(workspace, plain, 0)
+    assert files(member) == ["oof.parquet", "recipe.json"]
+    mirror.fetch_runs(workspace, [own])
+    assert files(member) == ["oof.parquet", "oof_embeddings.parquet", "recipe.json"]
+    assert "weights.safetensors" in files(own.recipe_id)
+    assert mirror.sources_of(SecondLevelRecipe()) == []
 
 
 def test_what_is_pushed_is_what_was_named_and_no_secret(there, url) -> None:

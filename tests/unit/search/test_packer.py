@@ -114,6 +114,7 @@ def test_gpus_that_are_only_declared_are_not_measured(cluster, packed, measured)
 
 def test_recipes_of_a_space_are_drawn_by_its_seed(space):
     drawn = sampled_recipes(space)
+    assert sampled_recipes(replace(space, level=2, parameters=(), start_with=())) == []  # nothing to measure
 
     assert drawn == sampled_recipes(space)
     assert 1 < len({recipe.recipe_id for recipe in drawn}) <= packer.N_DRAWN

@@ -3,10 +3,10 @@ import time
 
 import pytest
 
-from ichtune.errors import DataError
+from ichtune.errors import ConfigError, DataError
 from ichtune.layout import Layout
 from ichtune.locks import only_one
-from ichtune.search.ledger import FAILED, FINISHED, INTERRUPTED, STOPPED, Ledger
+from ichtune.search.ledger import FAILED, FINISHED, INTERRUPTED, STOPPED, Ledger, TrialRecord
 from ichtune.search.trial_table import (
     all_records,
     chosen_records,
@@ -14,12 +14,14 @@ from ichtune.search.trial_table import (
     is_running,
     ledger_path,
     lock_path,
+    second_level_winners,
     train_top,
     trial_checkpoints,
     trial_folder,
     winners,
     write_trials,
 )
+from ichtune.second_level_recipe import LEVEL, SecondLevelRecipe
 from ichtune.tables import TRIALS, read_table
 
 
@@ -250,3 +252,58 @@ def test_a_search_that_was_killed_before_its_first_line_is_in_nobody_s_way(tmp_p
 
     assert len(trial_checkpoints(layout)) == 1
     write_trials(layout)
+
+
+def add_second_level(layout, **losses):
+    """Leave a search of the second level: a model a trial, with its loss."""
+    ledger = Ledger(ledger_path(layout, "second"))
+    ledger.open({"folds": [0], "space": {"level": 2, "train": {"top": 7}}})
+    recipes = [SecondLevelRecipe(model=model.rstrip("_"), epochs=5 + len(model)) for model in losses]
+    for number, (recipe, loss) in enumerate(zip(recipes, losses.values(), strict=True)):
+        ledger.start(TrialRecord(number, {}, {}, recipe))
+        ledger.epoch(number, {"epoch": 1, "val_weighted_log_loss": loss, "seconds": 1.0})
+        ledger.end(number, FINISHED)
+    return recipes
+
+
+def test_winners_of_each_level_are_for_its_own_command(layout):
+    gru, more, trees = add_second_level(layout, gru=0.01, gru_=0.02, hist_gradient_boosting=0.03)
+
+    assert [recipe.lr for recipe in winners(layout, 9)] == [4e-3, 1e-3, 2e-3]
+    assert second_level_winners(layout, 9) == [gru, trees, more]  # unlike ones first
+    assert second_level_winners(layout, 1, "second") == [gru]
+    with pytest.raises(
+        ConfigError, match=r"'second' is of level 2; its winners are for `ichtune stack --search second`"
+    ):
+        winners(layout, 9, "second")
+    with pytest.raises(ConfigError, match=r"'windows' is of level 1; its winners are for `ichtune train --search win"):
+        second_level_winners(layout, 9, "windows")
+    assert train_top(layout, level=LEVEL) == 7
+    write_trials(layout)
+    assert len(read_table(layout.trials, TRIALS)) == 9
+
+
+def test_without_a_search_of_the_level_that_is_said(tmp_path):
+    made = Layout(tmp_path)
+    add_second_level(made, gru=0.1)
+    with pytest.raises(DataError, match=r"no search of level 1 in .*; there is second\. Run .*--space windows.yaml"):
+        winners(made, 3)
+    with pytest.raises(DataError, match=r"no search of level 1"):
+        train_top(made)
+
+
+def test_a_search_without_trials_is_known_by_its_space(tmp_path):
+    made = Layout(tmp_path)
+    Ledger(ledger_path(made, "new")).open({"space": {"level": 2, "train": {"top": 4}}})
+    assert train_top(made, "new", LEVEL) == 4
+    with pytest.raises(ConfigError, match=r"is of level 2"):
+        train_top(made, "new")
+
+
+def test_checkpoints_of_second_level_trials_are_found_by_recipe_and_fold(tmp_path):
+    made = Layout(tmp_path)
+    (gru,) = add_second_level(made, gru=0.1)
+    path = trial_folder(made, "second", 0) / "checkpoint_fold_0.safetensors"
+    path.parent.mkdir(parents=True)
+    path.touch()
+    assert trial_checkpoints(made) == {(gru.recipe_id, 0): path.resolve()}
