@@ -2,6 +2,7 @@
 
 from benchmarks import (
     cache_reads,
+    context_pays,
     ingest,
     prepare_memory,
     rung_truth,
@@ -22,6 +23,7 @@ BENCHMARKS = (
     search_economics,
     search_overhead,
     search_scale,
+    context_pays,
 )
 
 

@@ -82,7 +82,16 @@ def leaderboard(
             note(f"trial {row['trial']} failed: {row['reason']}")
     for line in _savings(chosen_records(workspace.layout, search)):
         note(line)
-    note(f"next: ichtune train{work_argument(work)}")
+    note(f"next: ichtune {_next_command(chosen_records(workspace.layout, search))}{work_argument(work)}")
+
+
+def _next_command(searches: "dict[str, list[TrialRecord]]") -> str:
+    """The command that takes winners: of the first level, unless there are only others."""
+    from ichtune.search.levels import search_level
+    from ichtune.space.levels import level_of_recipe
+
+    levels = {level_of_recipe(record.recipe).number for records in searches.values() for record in records}
+    return search_level(min(levels, default=1)).command
 
 
 def _check_status(wanted: list[str]) -> None:

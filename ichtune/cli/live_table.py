@@ -64,7 +64,7 @@ class TrialRow:
             trial=record.trial,
             state=record.status,
             epoch=len(record.curve),
-            epochs=max(record.recipe.epochs, len(record.curve)),
+            epochs=max(record.recipe.n_epochs, len(record.curve)),
             loss=record.last_loss,
             rung=(len(reached) - 1, reached[-1]) if reached else None,
             parameters=dict(record.parameters),

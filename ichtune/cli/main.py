@@ -22,6 +22,7 @@ from ichtune.cli.bundle import bundle
 from ichtune.cli.cluster import cluster
 from ichtune.cli.console import note, result
 from ichtune.cli.ending import end_with
+from ichtune.cli.ensemble import ensemble
 from ichtune.cli.inspect import inspect
 from ichtune.cli.leaderboard import leaderboard
 from ichtune.cli.lr_find import lr_find
@@ -34,6 +35,7 @@ from ichtune.cli.schema import schema
 from ichtune.cli.score import score
 from ichtune.cli.search import search
 from ichtune.cli.settings import Settings, read_settings
+from ichtune.cli.stack import stack
 from ichtune.cli.train import train
 from ichtune.errors import IchtuneError, StorageError
 from ichtune.interrupts import as_ctrl_c
@@ -51,6 +53,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     bench,
     search,
     train,
+    stack,
     predict,
     blend,
     bundle,
@@ -97,6 +100,7 @@ app = typer.Typer(
 )
 for _command in COMMANDS:
     app.command()(_command)
+app.add_typer(ensemble)
 app.add_typer(cluster)
 
 
@@ -119,15 +123,24 @@ def _root(
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("ichtune").setLevel(logging.DEBUG if verbose else logging.INFO)
     ctx.obj = read_settings(option_names(ctx.command))
-    ctx.default_map = ctx.obj.values
+    ctx.default_map = {
+        name: dict.fromkeys(command.commands, ctx.obj.values.get(name, {}))
+        if isinstance(command, TyperGroup)
+        else ctx.obj.values.get(name, {})
+        for name, command in getattr(ctx.command, "commands", {}).items()
+    }
 
 
 def option_names(group: Any) -> dict[str, dict[str, str]]:
-    """Return for each sub-command its long options without dashes, and the parameter that each sets."""
+    """Return for each sub-command its long options without dashes, and the parameter that each sets.
+
+    A group of commands, such as ``ensemble``, has the options of them all.
+    """
     return {
         name: {
             text.removeprefix("--"): parameter.name
-            for parameter in command.params
+            for one in (command, *getattr(command, "commands", {}).values())
+            for parameter in one.params
             for text in parameter.opts
             if text.startswith("--")
         }
@@ -213,7 +226,9 @@ def _origin(error: Any, line: list[str]) -> str:
     if not isinstance(settings, Settings) or parameter is None:
         return ""
     flagged = any(argument.split("=")[0] in parameter.opts for argument in line)
-    return "" if flagged else settings.origins.get((ctx.info_name, parameter.name), "")
+    names = (ctx.info_name, getattr(ctx.parent, "info_name", None))
+    found = (settings.origins.get((str(name), parameter.name), "") for name in names)
+    return "" if flagged else next(filter(None, found), "")
 
 
 def _fail(message: str, code: int) -> int:

@@ -30,8 +30,8 @@ def folder(given: str | Path) -> Path:
     if is_url(given):
         raise ConfigError(
             f"{given} is a URL, and this command works on a folder of this machine. Copy the workspace to one first "
-            f"(for S3: aws s3 sync {given} FOLDER) and name that; only search, train, blend, report and leaderboard "
-            f"take a URL"
+            f"(for S3: aws s3 sync {given} FOLDER) and name that; only search, train, stack, blend, report and "
+            f"leaderboard take a URL"
         )
     return Path(given)
 

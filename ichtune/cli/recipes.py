@@ -1,4 +1,4 @@
-"""ichtune recipes: the shipped recipes, and every key that a recipe may have."""
+"""ichtune recipes: the shipped recipes of both levels, and every key that a recipe may have."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -11,7 +11,12 @@ from ichtune.cli.options import JsonOption, QuietOption
 if TYPE_CHECKING:
     from rich.table import Table
 
-_LISTED = ("name", "architecture", "windows", "image_px", "epochs", "purpose")
+#: What is listed of the recipes of each level, and of the keys.
+_LISTED = {
+    1: ("name", "architecture", "windows", "image_px", "epochs", "purpose"),
+    2: ("name", "model", "sees", "purpose"),
+}
+_KEYS_LISTED = ("name", "default", "allowed", "meaning")
 
 
 def recipes(
@@ -42,7 +47,11 @@ def recipes(
     elif markdown:
         result(page.removesuffix("\n"))
     else:
-        result(_table(rows, tuple(rows[0]) if keys else _LISTED))
+        for level, columns in _LISTED.items():
+            of_level = [row for row in rows if row["level"] == level]
+            result(_table(of_level, _KEYS_LISTED if keys else columns))
+            if level == 1:
+                result("\nThe second level (ichtune stack):\n")
         note(f"next: ichtune train --recipe {'mine.yaml' if keys else rows[0]['name']}", quiet)
 
 

@@ -106,7 +106,7 @@ def search(
     if dry_run:
         _describe(workspace, chosen, options, as_json)
         return
-    _finish(_run(workspace, chosen, options, as_json, quiet), work, quiet, strict)
+    _finish(_run(workspace, chosen, options, as_json, quiet), chosen, work, quiet, strict)
 
 
 def _time_s(text: str) -> float:
@@ -195,8 +195,9 @@ def _summary(found: "SearchResult", rows: list[dict[str, Any]]) -> dict[str, Any
     }
 
 
-def _finish(found: "SearchResult", work: str | Path, quiet: bool, strict: bool) -> None:
+def _finish(found: "SearchResult", space: "Space", work: str | Path, quiet: bool, strict: bool) -> None:
     from ichtune.cli.console import note
+    from ichtune.search.levels import search_level
 
     where = work_argument(work)
     failed = found.count("failed")
@@ -211,6 +212,6 @@ def _finish(found: "SearchResult", work: str | Path, quiet: bool, strict: bool) 
             raise typer.Exit(130)
     else:
         note(f"the search is complete: {found.why}", quiet)
-    note(f"next: ichtune train{where}", quiet)
+    note(f"next: ichtune {search_level(space.level).command}{where}", quiet)
     if failed and strict:
         raise typer.Exit(6)

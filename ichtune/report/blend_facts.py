@@ -12,8 +12,10 @@ import numpy as np
 import pandas as pd
 
 from ichtune.ensemble.auto import Tried
+from ichtune.ensemble.blend import BLEND_ALONE
 from ichtune.ensemble.ladder import BEST_SINGLE, BLEND, EQUAL_MEAN, PRIOR, SINGLE_PREFIX
-from ichtune.ensemble.members import run_title
+from ichtune.ensemble.post_processing.chain import Gain
+from ichtune.ensemble.run_records import run_title
 from ichtune.errors import DataError, IchtuneError
 from ichtune.labels import ANY, LABELS
 from ichtune.metrics import per_label_log_loss, prior_predictions
@@ -29,6 +31,7 @@ TITLES = {
     BEST_SINGLE: "best single run",
     EQUAL_MEAN: "equal mean",
     BLEND: "blend",
+    BLEND_ALONE: "blend without post-processing",
 }
 
 
@@ -71,13 +74,26 @@ class MemberRow:
 
 @dataclass(frozen=True)
 class LabelRow:
-    """Log losses of one label; None where they are not known."""
+    """Log losses of one label, and its rate in the test set as predicted and as prior shift estimates it.
+
+    None where they are not known.
+    """
 
     label: str
     rate: float
+    predicted_rate: float | None
+    estimated_rate: float | None
     prior: float
     best_single: float | None
     blend: float | None
+
+
+@dataclass(frozen=True)
+class StepRow:
+    """A step of post-processing: what it did to each label, in label order; None for one that it cannot change."""
+
+    title: str
+    gains: tuple[Gain | None, ...]
 
 
 @dataclass(frozen=True)
@@ -88,6 +104,7 @@ class BlendFacts:
         method: blender and settings in words.
         is_shared: whether every label has the same weights.
         gains: cross-fitted loss minus that of another rung with its interval: title, estimate, low, high.
+        steps: of post-processing, in the order in which they were tried.
         reliability: a mapping a bin: predicted, observed, low, high, n.
         submission: how many slices the submission holds and how many got the label rates, by reason; None
             without one, and ``submission_note`` says why.
@@ -103,6 +120,7 @@ class BlendFacts:
     is_shared: bool
     labels: tuple[LabelRow, ...]
     gains: tuple[tuple[str, float, float, float], ...]
+    steps: tuple[StepRow, ...]
     reliability: tuple[dict[str, float], ...]
     submission: dict[str, Any] | None
     submission_note: str
@@ -163,6 +181,7 @@ def collect_blend(workspace: Workspace) -> BlendFacts | None:
             (TITLES.get(name, name), gain["estimate"], gain["low"], gain["high"])
             for name, gain in (about.get("differences") or {}).items()
         ),
+        steps=_steps(about),
         reliability=_reliability_of(workspace, folder),
         submission=submission,
         submission_note=note,
@@ -187,11 +206,22 @@ def _members(workspace: Workspace, about: Mapping[str, Any]) -> tuple[MemberRow,
 def _method(about: Mapping[str, Any]) -> str:
     spec = about.get("spec") or {}
     parts = [str(spec["blender"])] if spec.get("blender") else []
-    tried = (about.get("learned") or {}).get("tried") or []
+    tried = ((about.get("learned") or {}).get("blender") or {}).get("tried") or []
     parts += [f"chose {Tried(**one).title}" for one in tried if one.get("chosen")]
     parts += [f"{key} {value}" for key, value in (spec.get("parameters") or {}).items()]
-    parts += [f"{key} {spec[key]}" for key in ("clip", "any_rule") if key in spec]
+    parts += [f"clip {spec['clip']}"] if "clip" in spec else []
     return ", ".join(part.replace("_", " ") for part in parts)
+
+
+def _steps(about: Mapping[str, Any]) -> tuple[StepRow, ...]:
+    gains = [Gain(**one) for one in about.get("post_processing") or []]
+    by_step: dict[str, dict[str, Gain]] = {}
+    for gain in gains:
+        by_step.setdefault(gain.step, {})[gain.label] = gain
+    return tuple(
+        StepRow(step.replace("_", " "), tuple(of_label.get(label) for label in LABELS))
+        for step, of_label in by_step.items()
+    )
 
 
 def _notes(about: Mapping[str, Any]) -> tuple[str, ...]:
@@ -210,8 +240,18 @@ def _label_rows(workspace: Workspace, about: Mapping[str, Any]) -> tuple[LabelRo
         rows, p_NL, _ = joined_predictions(workspace, workspace.layout.oof(best_id))
         best = per_label_log_loss(y_NL[rows], p_NL)
     rates = y_NL.mean(axis=0)
+    told = about.get("rates") or {}
+    predicted, estimated = told.get("test_predicted") or {}, told.get("test_estimated") or {}
     return tuple(
-        LabelRow(label, float(rate), prior[label], best.get(label), blend.get(label))
+        LabelRow(
+            label=label,
+            rate=float(rate),
+            predicted_rate=predicted.get(label),
+            estimated_rate=estimated.get(label),
+            prior=prior[label],
+            best_single=best.get(label),
+            blend=blend.get(label),
+        )
         for label, rate in zip(LABELS, rates, strict=True)
     )
 

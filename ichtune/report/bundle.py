@@ -1,48 +1,58 @@
 """A bundle: one folder with all that predicts new slices, and nothing of the data that it was trained on.
 
 ``bundle.json`` says what there is, with the fitted blend as numbers; ``weights/<recipe_id>/fold_<n>.safetensors`` are
-the fold models; ``MODEL_CARD.md`` is for people.
+the fold models of both levels, ``onnx/<recipe_id>/fold_<n>.onnx`` the networks' graphs where they were asked for;
+``MODEL_CARD.md`` is for people.
 """
 
 import os
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
-from ichtune.data.cache.hu_cache import file_sha256
 from ichtune.ensemble.spec import BlendSpec
-from ichtune.errors import ConfigError, DataError, StorageError
+from ichtune.errors import ConfigError, DataError
 from ichtune.labels import LABELS
-from ichtune.recipe import Recipe
+from ichtune.report.blend_account import BlendAccount, TrainedOn
+from ichtune.report.bundle_members import WrittenMember, read_member, write_member
 from ichtune.report.fold_ensemble import (
+    AnyMember,
     CacheNeed,
-    EnsembleMember,
     FoldEnsemble,
-    FoldWeights,
-    TrainedOn,
+    NetworkMember,
+    StackedMember,
+    n_left_out,
+    needed_ids,
     restore_live,
 )
 from ichtune.report.json_files import read_json_object
 from ichtune.report.model_card import model_card
+from ichtune.report.onnx_export import ComparedSlices, check_onnx_installed
+from ichtune.report.whole_folder import beside, whole_folder
 from ichtune.tables import check_writable, write_json
-from ichtune.training.checkpoint import load_checkpoint, save_checkpoint
+from ichtune.workspace import Workspace
 
-#: Raise when bundles of the last version can no longer be read.
-BUNDLE_FORMAT = 1
+#: Raise when bundles of the last version can no longer be read; 2 is the first with a second level.
+BUNDLE_FORMAT = 2
 BUNDLE_JSON = "bundle.json"
 MODEL_CARD = "MODEL_CARD.md"
 #: Every file that a bundle may hold, below its folder.
-_FILES = (BUNDLE_JSON, MODEL_CARD, "weights/*/fold_*.safetensors")
-#: What a bundled weights file says of itself beside its recipe; whatever else a run noted stays behind.
-_KEPT = ("kind", "n_networks", "fold", "recipe_id", "fold_plan_hash", "schema_version", "ichtune_version")
+_FILES = (BUNDLE_JSON, MODEL_CARD, "weights/*/fold_*.safetensors", "onnx/*/fold_*.onnx")
 
 
 @dataclass(frozen=True)
 class BundleSummary:
-    """What was written; ``n_left_out`` members were not, since their weight is zero for every label."""
+    """What was written.
+
+    Attributes:
+        n_members: recipes of both levels.
+        n_models: their fold models.
+        n_left_out: members that were not written, since their weight is zero for every label and nobody needs them.
+        n_second_level: recipes of the second level.
+        n_onnx: networks that were exported as ONNX too.
+        onnx_difference: largest difference of a probability between torch and their graphs; None without any.
+    """
 
     path: Path
     n_members: int
@@ -50,9 +60,19 @@ class BundleSummary:
     n_bytes: int
     generated: bool
     n_left_out: int = 0
+    n_second_level: int = 0
+    n_onnx: int = 0
+    onnx_difference: float | None = None
 
 
-def write_bundle(ensemble: FoldEnsemble, out: Path, licence: str = "", *, replace_old: bool = False) -> BundleSummary:
+def write_bundle(
+    ensemble: FoldEnsemble,
+    out: Path,
+    licence: str = "",
+    *,
+    replace_old: bool = False,
+    onnx_on: Workspace | None = None,
+) -> BundleSummary:
     """Write a bundle, whole or not at all.
 
     Args:
@@ -60,27 +80,36 @@ def write_bundle(ensemble: FoldEnsemble, out: Path, licence: str = "", *, replac
         out: the folder to make.
         licence: under which terms its maker passes it on; in the maker's words.
         replace_old: let a bundle that lies there go.
+        onnx_on: also export every network as ONNX, and compare it with torch on slices of this workspace.
 
     Raises:
-        ConfigError: ``out`` exists, and is not to be replaced, is no bundle or holds other files too.
-        DataError: weights that are missing or are none.
+        ConfigError: ``out`` exists, and is not to be replaced, is no bundle or holds other files too; or ONNX is asked
+            for, and its packages are missing or a network has no such form.
+        DataError: weights that are missing or are none, or an ONNX graph that differs from torch.
         StorageError: the disk is full, or ``out`` may not be written; a bundle that lay there still does.
     """
     check_bundle_path(out, replace_old=replace_old)
+    if onnx_on is not None:
+        check_onnx_installed()
     for weights in ensemble.weights:
         weights.check()
-    with _whole_folder(out) as folder:
-        members = [_write_member(member, folder) for member in ensemble.members]
-        write_json(_about(ensemble, members, licence), folder / BUNDLE_JSON)
+    slices = None if onnx_on is None else ComparedSlices(onnx_on)
+    with whole_folder(out, "bundle") as folder:
+        members = [write_member(member, folder, slices) for member in ensemble.members]
+        unweighted = [write_member(member, folder, slices) for member in ensemble.unweighted]
+        write_json(_about(ensemble, members, unweighted, licence), folder / BUNDLE_JSON)
         (folder / MODEL_CARD).write_text(model_card(ensemble, licence), encoding="utf-8")
-    n_bytes = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    differences = [difference for one in (*members, *unweighted) for difference in one.onnx_differences]
     return BundleSummary(
         path=out,
-        n_members=len(ensemble.members),
+        n_members=len(members) + len(unweighted),
         n_models=len(ensemble.weights),
-        n_bytes=n_bytes,
+        n_bytes=sum(path.stat().st_size for path in out.rglob("*") if path.is_file()),
         generated=ensemble.trained_on.generated,
         n_left_out=ensemble.n_left_out,
+        n_second_level=len(ensemble.stacked),
+        n_onnx=len(differences),
+        onnx_difference=max(differences, default=None),
     )
 
 
@@ -94,7 +123,7 @@ def check_bundle_path(out: Path, *, replace_old: bool) -> None:
     exists = os.path.exists(out)  # False where it cannot be known, which ``check_writable`` then explains
     if exists:
         _check_old(out, replace_old)
-    check_writable(_beside(out, "new") if exists else out)
+    check_writable(beside(out, "new") if exists else out)
 
 
 def _check_old(out: Path, replace_old: bool) -> None:
@@ -118,86 +147,25 @@ def _belongs(path: Path, out: Path) -> bool:
     return any(len(place.parts) == name.count("/") + 1 and place.match(name) for name in _FILES)
 
 
-def _beside(out: Path, what: str) -> Path:
-    """Return a name beside the folder itself, which ``out`` may only link to, so that renaming moves no data."""
-    out = out.resolve()
-    return out.with_name(f".{out.name}.{os.getpid()}.{what}")
-
-
-@contextmanager
-def _whole_folder(out: Path) -> Iterator[Path]:
-    """Give a folder beside ``out`` to write into, which takes its name when the block ends well and goes otherwise.
-
-    What lay at ``out`` goes only after the new folder has taken its place.
-    """
-    new, old, out = _beside(out, "new"), _beside(out, "old"), out.resolve()
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        new.mkdir()
-        yield new
-        if out.exists():
-            out.rename(old)
-        new.rename(out)
-    except OSError as error:
-        raise StorageError(f"cannot write the bundle {out}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
-        if out.exists():
-            shutil.rmtree(old, ignore_errors=True)
-        elif old.exists():
-            _put_back(old, out)
-
-
-def _put_back(old: Path, out: Path) -> None:
-    try:
-        old.rename(out)
-    except OSError as error:
-        raise StorageError(
-            f"cannot write the bundle {out}, nor put back the one that lay there: {error.strerror or error}; it is "
-            f"whole and lies in {old}"
-        ) from error
-
-
-def _write_member(member: EnsembleMember, folder: Path) -> dict[str, Any]:
-    """Write the weights of a member's models, and return what ``bundle.json`` says of it."""
-    recipe = _without_folders(member.recipe).to_dict()
-    folds = []
-    for weights in member.folds:
-        tensors, about = load_checkpoint(weights.path, "weights")
-        file = PurePosixPath("weights", member.recipe_id, f"fold_{weights.fold}.safetensors")
-        path = folder / file
-        save_checkpoint(path, tensors, {key: about[key] for key in _KEPT if key in about} | {"recipe": recipe})
-        folds.append({"fold": weights.fold, "file": str(file), "sha256": file_sha256(path)})
-    return {"recipe_id": member.recipe_id, "name": member.name, "recipe": recipe, "folds": folds}
-
-
-def _without_folders(recipe: Recipe) -> Recipe:
-    """Return the recipe with names in place of paths: where its maker's files lay is nobody else's business."""
-    own = recipe.pretrained
-    return replace(
-        recipe,
-        pretrained=_last_part(own) if isinstance(own, str) else own,
-        warm_start=_last_part(recipe.warm_start),
-        pseudo_labels=_last_part(recipe.pseudo_labels),
-    )
-
-
-def _last_part(text: str) -> str:
-    return PureWindowsPath(text).name  # knows both kinds of slashes
-
-
-def _about(ensemble: FoldEnsemble, members: list[dict[str, Any]], licence: str) -> dict[str, Any]:
+def _about(
+    ensemble: FoldEnsemble, members: Sequence[WrittenMember], unweighted: Sequence[WrittenMember], licence: str
+) -> dict[str, Any]:
     blend = ensemble.blend
+    spec = blend.spec.to_dict()
+    if isinstance(spec["members"], list):  # which may be paths of recipes
+        spec["members"] = [member.recipe_id for member in ensemble.members]
     return {
         "bundle_format": BUNDLE_FORMAT,
         "labels": list(LABELS),
-        "members": members,
-        "blend": {"spec": blend.spec.to_dict(), "learned": blend.blender.learned()},
+        "members": [one.told for one in members],
+        "unweighted": [one.told for one in unweighted],
+        "blend": {"spec": spec, "learned": blend.learned()},
         "caches": [asdict(need) for need in ensemble.caches],
         "n_left_out": ensemble.n_left_out,
         "fold_plan_hash": ensemble.fold_plan_hash,
         "generated": ensemble.trained_on.generated,
         "trained_on": asdict(ensemble.trained_on),
+        "account": asdict(ensemble.account),
         "licence": licence,
     }
 
@@ -227,28 +195,37 @@ def read_bundle(path: Path) -> FoldEnsemble:
 
 
 def _ensemble(path: Path, about: Mapping[str, Any]) -> FoldEnsemble:
-    bundled = tuple(
-        EnsembleMember(
-            recipe_id=str(member["recipe_id"]),
-            name=str(member["name"]),
-            recipe=Recipe.from_dict(member["recipe"]),
-            folds=tuple(_fold_weights(path, fold) for fold in member["folds"]),
-        )
-        for member in about["members"]
-    )
+    bundled = tuple(read_member(path, member) for member in about["members"])
+    all_members = (*bundled, *(read_member(path, member) for member in about["unweighted"]))
     members, blend = restore_live(BlendSpec(**about["blend"]["spec"]), about["blend"]["learned"], bundled)
+    unweighted = _networks(all_members, needed_ids(members))
+    _check_together((*members, *unweighted))
     return FoldEnsemble(
         members=members,
         blend=blend,
         caches=tuple(CacheNeed(**need) for need in about["caches"]),
         fold_plan_hash=str(about["fold_plan_hash"]),
         trained_on=TrainedOn(**about["trained_on"]),
-        n_left_out=int(about.get("n_left_out", 0)) + len(bundled) - len(members),
+        n_left_out=int(about["n_left_out"]) + n_left_out([one.recipe_id for one in bundled], members, unweighted),
+        unweighted=unweighted,
+        account=BlendAccount.from_plain(about["account"]),
     )
 
 
-def _fold_weights(path: Path, told: Mapping[str, Any]) -> FoldWeights:
-    file = PurePosixPath(told["file"])
-    if file.is_absolute() or ".." in file.parts:
-        raise ValueError(f"weights file {str(file)!r} does not lie in the bundle")
-    return FoldWeights(int(told["fold"]), path / file, str(told["sha256"]))
+def _networks(members: Sequence[AnyMember], recipe_ids: Sequence[str]) -> tuple[NetworkMember, ...]:
+    held = {member.recipe_id: member for member in members if isinstance(member, NetworkMember)}
+    missing = [recipe_id for recipe_id in recipe_ids if recipe_id not in held]
+    if missing:
+        raise ValueError(f"a second level needs the networks of {', '.join(missing)}, which it does not hold")
+    return tuple(held[recipe_id] for recipe_id in recipe_ids)
+
+
+def _check_together(members: Sequence[AnyMember]) -> None:
+    """Refuse members of different numbers of folds, and second levels that learnt from each other."""
+    counts = {len(member.folds) for member in members}
+    if len(counts) > 1:
+        raise ValueError(f"every member must have a model of each fold, got {sorted(counts)} models")
+    stacked = {member.recipe_id for member in members if isinstance(member, StackedMember)}
+    for member in members:
+        if isinstance(member, StackedMember) and stacked & set(member.members):
+            raise ValueError(f"{member.recipe_id} must learn from networks alone, got {list(member.members)}")

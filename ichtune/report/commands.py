@@ -3,15 +3,20 @@
 import json
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ichtune.data.phantom.folder import MANIFEST, find_phantom
 from ichtune.ensemble.ladder import BLEND
+from ichtune.ensemble.run_records import is_foreign
 from ichtune.ensemble.spec import read_spec
 from ichtune.errors import DataError
+from ichtune.recipe_file import read_any_recipe
 from ichtune.report.identities import identities_of
 from ichtune.report.json_files import read_json, read_json_object
+from ichtune.second_level.inputs import is_second_level
+from ichtune.second_level_recipe import SecondLevelRecipe, recipe_from_dict
 from ichtune.shipped import shipped_files
 from ichtune.workspace import Workspace
 
@@ -45,13 +50,39 @@ def redo_commands(workspace: Workspace) -> tuple[list[str], list[str]]:
 
 
 def _train_commands(workspace: Workspace, work: str) -> list[str]:
-    """The winners of a search by number, any other run by its recipe."""
-    run_ids = workspace.run_ids()
+    """The winners of a search by number, any other run by its recipe; added ones; then those that learnt from them."""
+    second = [run_id for run_id in workspace.run_ids() if is_second_level(workspace, run_id)]
+    added = [run_id for run_id in workspace.run_ids() if is_foreign(workspace.run_about(run_id))]
+    run_ids = [run_id for run_id in workspace.run_ids() if run_id not in (*second, *added)]
     tried = set(workspace.trials["recipe_id"]) if workspace.layout.trials.is_file() else set()
     winners = [run_id for run_id in run_ids if run_id in tried]
     others = [run_id for run_id in run_ids if run_id not in tried]
     commands = [f"ichtune train --top {len(winners)} --work {work}"] if winners else []
-    return commands + [f"ichtune train --recipe RECIPE.yaml --work {work}  # {run_id}" for run_id in others]
+    commands += [f"ichtune train --recipe RECIPE.yaml --work {work}  # {run_id}" for run_id in others]
+    commands += [_add_command(workspace, run_id, work) for run_id in added]
+    return commands + [_stack_command(workspace, run_id, work) for run_id in second]
+
+
+def _add_command(workspace: Workspace, run_id: str, work: str) -> str:
+    """How predictions from elsewhere were brought; only the names of their files are kept, not where they lay."""
+    record, hide = workspace.run_about(run_id), identities_of(workspace).hide
+    names = {kind: nested(record, "files", kind, "name") for kind in ("oof", "test")}
+    oof, test = (None if name is None else shlex.quote(hide(str(name))) for name in names.values())
+    name = shlex.quote(hide(str(record.get("name", run_id))))
+    return (
+        f"ichtune ensemble add {oof or 'FILE'} --name {name} --fold-plan this{f' --test {test}' if test else ''} "
+        f"--work {work}"
+    )
+
+
+def _stack_command(workspace: Workspace, run_id: str, work: str) -> str:
+    recipe = recipe_from_dict(workspace.run_about(run_id)["recipe"])
+    if isinstance(recipe, SecondLevelRecipe):
+        for name in shipped_files("recipes"):
+            shipped = read_any_recipe(name)
+            if isinstance(shipped, SecondLevelRecipe) and replace(recipe, members=shipped.members) == shipped:
+                return f"ichtune stack --recipe {name} --work {work}"
+    return f"ichtune stack --recipe RECIPE.yaml --work {work}  # {run_id}"
 
 
 def _prepare_commands(workspace: Workspace, root: Path) -> tuple[list[str], list[str]]:

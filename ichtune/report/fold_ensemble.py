@@ -4,7 +4,7 @@ A workspace's last blend and a bundle both give one; whatever predicts new slice
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,11 +13,16 @@ import numpy as np
 from ichtune.data.cache.hu_cache import file_sha256
 from ichtune.ensemble.fitting import FittedBlend, restore_blend
 from ichtune.ensemble.ladder import BLEND
+from ichtune.ensemble.run_records import check_have_models, run_title
 from ichtune.ensemble.spec import BlendSpec
 from ichtune.errors import ConflictError, DataError
 from ichtune.recipe import CROPS, Recipe
+from ichtune.report.blend_account import BlendAccount, TrainedOn, account_of
 from ichtune.report.json_files import read_json, read_json_object
-from ichtune.training.fold_run import WEIGHTS_FILE, fold_folder
+from ichtune.report.stacked_models import StackedModels
+from ichtune.second_level.inputs import load_inputs
+from ichtune.second_level_recipe import SecondLevelRecipe, recipe_from_dict
+from ichtune.training.run_folder import WEIGHTS_FILE, fold_folder
 from ichtune.workspace import Workspace
 
 _T = TypeVar("_T")
@@ -59,21 +64,43 @@ class EnsembleMember:
 
     recipe_id: str
     name: str
-    recipe: Recipe
     folds: tuple[FoldWeights, ...]
 
 
 @dataclass(frozen=True)
-class TrainedOn:
-    """What is told of the training data: counts, and the blend's cross-fitted loss on it with its interval."""
+class NetworkMember(EnsembleMember):
+    """A recipe of the first level: networks, which look at slices."""
 
-    generated: bool
-    n_patients: int
-    n_slices: int
-    crossfit_loss: float
-    crossfit_low: float
-    crossfit_high: float
-    level: float
+    recipe: Recipe
+
+
+@dataclass(frozen=True)
+class StackedMember(EnsembleMember):
+    """A recipe of the second level, which looks at what networks predict along a series.
+
+    Attributes:
+        members: recipe_ids of the first-level runs that it learnt from.
+    """
+
+    recipe: SecondLevelRecipe
+    members: tuple[str, ...]
+
+    def load(self) -> StackedModels:
+        """Return its fold models.
+
+        Raises:
+            DataError: see ``StackedModels``; or they learnt from other runs than ``members``.
+        """
+        models = StackedModels(f"{self.name} ({self.recipe_id})", [weights.path for weights in self.folds])
+        if models.members != self.members:
+            raise DataError(
+                f"the second level {models.name} learnt from {', '.join(models.members)}, expected "
+                f"{', '.join(self.members)}; bring the weights of one training"
+            )
+        return models
+
+
+AnyMember = NetworkMember | StackedMember
 
 
 @dataclass(frozen=True)
@@ -86,39 +113,56 @@ class FoldEnsemble:
         caches: what new slices are prepared into, in the order in which to do it; the first is of whole slices.
         fold_plan_hash: the plan that every member was trained on.
         trained_on: what is told of the training data.
-        n_left_out: further members that the blend chose, whose weight is zero for every label.
+        n_left_out: further members that the blend chose, whose weight is zero for every label and which nobody needs.
+        unweighted: networks that have no weight in the blend, and are needed by members of the second level.
+        account: how the blend came to its loss.
     """
 
-    members: tuple[EnsembleMember, ...]
+    members: tuple[AnyMember, ...]
     blend: FittedBlend
     caches: tuple[CacheNeed, ...]
     fold_plan_hash: str
     trained_on: TrainedOn
     n_left_out: int = 0
+    unweighted: tuple[NetworkMember, ...] = ()
+    account: BlendAccount = field(default_factory=BlendAccount)
+
+    @property
+    def networks(self) -> tuple[NetworkMember, ...]:
+        """The members of the first level, whether or not they have a weight of their own."""
+        return (*(member for member in self.members if isinstance(member, NetworkMember)), *self.unweighted)
+
+    @property
+    def stacked(self) -> tuple[StackedMember, ...]:
+        """The members of the second level."""
+        return tuple(member for member in self.members if isinstance(member, StackedMember))
 
     @property
     def weights(self) -> tuple[FoldWeights, ...]:
-        """Every weights file, member by member."""
-        return tuple(fold for member in self.members for fold in member.folds)
+        """Every weights file, member by member, networks first."""
+        return tuple(fold for member in (*self.networks, *self.stacked) for fold in member.folds)
 
 
 def ensemble_of(workspace: Workspace) -> FoldEnsemble:
     """Return the last blend of a workspace with its models: what predicts is what was scored.
 
-    Runs that were trained since are no part of it.
+    Runs that were trained since are no part of it. The networks that a member of the second level learnt from are, also
+    where they have no weight of their own.
 
     Raises:
-        DataError: no blend yet, one of an older version, or a run without its recipe.
-        ConflictError: the folds were dealt again since the blend.
+        DataError: no blend yet, one of an older version, a run without its recipe, or one that has no models since it
+            was brought as predictions.
+        ConflictError: the folds were dealt again since the blend, or a second level learnt from other predictions than
+            its members now make.
     """
-    path, about = _last_blend(workspace)
+    path, about, ladder = _last_blend(workspace)
     try:
         names = {member["recipe_id"]: str(member["name"]) for member in about["members"]}
         chosen = [str(recipe_id) for recipe_id in about["chosen"]]
         plan_hash = str(about["fold_plan_hash"])
         live, blend = restore_live(BlendSpec(**about["spec"]), about["learned"], chosen)
-        trained_on = _trained_on(workspace, about)
-    except (LookupError, TypeError) as error:
+        trained_on, account = _trained_on(workspace, about), account_of(about, ladder)
+    except (LookupError, TypeError, ValueError) as error:
         raise DataError(
             f"{path} does not hold the fitted blend ({error!r}): an older ichtune wrote it; run `ichtune blend` again"
         ) from error
@@ -127,9 +171,33 @@ def ensemble_of(workspace: Workspace) -> FoldEnsemble:
             f"{path} was blended on fold plan {plan_hash}, but the workspace's plan is "
             f"{workspace.fold_plan.plan_hash}; run `ichtune train` and `ichtune blend` again"
         )
+    check_have_models(workspace, live, "predicting new files")
     members = tuple(_member(workspace, recipe_id, names[recipe_id], plan_hash) for recipe_id in live)
-    caches = _caches(workspace, [member.recipe for member in members])
-    return FoldEnsemble(members, blend, caches, plan_hash, trained_on, len(chosen) - len(live))
+    unweighted = _needed_networks(workspace, members, plan_hash)
+    networks = [member for member in (*members, *unweighted) if isinstance(member, NetworkMember)]
+    return FoldEnsemble(
+        members=members,
+        blend=blend,
+        caches=_caches(workspace, [member.recipe for member in networks]),
+        fold_plan_hash=plan_hash,
+        trained_on=trained_on,
+        n_left_out=n_left_out(chosen, members, unweighted),
+        unweighted=unweighted,
+        account=account,
+    )
+
+
+def needed_ids(members: Iterable[AnyMember]) -> list[str]:
+    """Return the recipe_ids of networks that members of the second level need and that are no members themselves."""
+    members = list(members)
+    own = {member.recipe_id for member in members}
+    needed = (one for member in members if isinstance(member, StackedMember) for one in member.members)
+    return [recipe_id for recipe_id in dict.fromkeys(needed) if recipe_id not in own]
+
+
+def n_left_out(chosen: Sequence[str], members: Sequence[AnyMember], unweighted: Sequence[NetworkMember]) -> int:
+    """Count the chosen members whose models do not run."""
+    return len(set(chosen) - {member.recipe_id for member in (*members, *unweighted)})
 
 
 def restore_live(
@@ -150,15 +218,18 @@ def restore_live(
     """
     blend = restore_blend(spec, learned, len(members))
     weights_ML = blend.blender.weights_
-    if weights_ML is None or learned.keys() != {"weights_"}:
+    if weights_ML is None or learned["blender"].keys() != {"weights_"}:
         return tuple(members), blend
     live = np.flatnonzero(weights_ML.any(axis=1)).tolist()
-    of_live = restore_blend(spec, {"weights_": weights_ML[live].tolist()}, len(live))
+    of_live = restore_blend(spec, {**learned, "blender": {"weights_": weights_ML[live].tolist()}}, len(live))
     return tuple(members[m] for m in live), of_live
 
 
-def _last_blend(workspace: Workspace) -> tuple[Path, dict[str, Any]]:
-    """The blend that the ladder is about; times of files, which copying changes, count only without a ladder."""
+def _last_blend(workspace: Workspace) -> tuple[Path, dict[str, Any], list[Any]]:
+    """The blend that the ladder is about, and the ladder's rows.
+
+    Times of files, which copying changes, count only without a ladder.
+    """
     ladder = workspace.layout.ladder
     rows = read_json(ladder, "blend")
     rows = rows if isinstance(rows, list) else []
@@ -168,12 +239,12 @@ def _last_blend(workspace: Workspace) -> tuple[Path, dict[str, Any]]:
         about = read_json_object(path, "blend")
         if about is None:
             raise DataError(f"{path} is missing, which {ladder} is about; run `ichtune blend` again")
-        return path, about
+        return path, about, rows
     paths = sorted(workspace.layout.blends.glob("*/blend.json"), key=lambda path: (path.stat().st_mtime_ns, path))
     if not paths:
         _ = workspace.about
         raise DataError(f"no blend in {workspace.layout.blends}: run `ichtune blend` first")
-    return paths[-1], read_json_object(paths[-1], "blend") or {}
+    return paths[-1], read_json_object(paths[-1], "blend") or {}, []
 
 
 def _trained_on(workspace: Workspace, about: dict[str, Any]) -> TrainedOn:
@@ -189,7 +260,7 @@ def _trained_on(workspace: Workspace, about: dict[str, Any]) -> TrainedOn:
     )
 
 
-def _member(workspace: Workspace, recipe_id: str, name: str, plan_hash: str) -> EnsembleMember:
+def _member(workspace: Workspace, recipe_id: str, name: str, plan_hash: str) -> AnyMember:
     """A run that is trained on every fold of the plan."""
     folder = workspace.layout.runs / recipe_id
     about = read_json_object(folder / "recipe.json", "train")
@@ -200,9 +271,39 @@ def _member(workspace: Workspace, recipe_id: str, name: str, plan_hash: str) -> 
             f"run {folder} was trained on fold plan {about.get('fold_plan_hash')}, but the blend is of {plan_hash}; "
             "run `ichtune train` and `ichtune blend` again"
         )
+    recipe = recipe_from_dict(about["recipe"])
     paths = [fold_folder(workspace, recipe_id, fold) / WEIGHTS_FILE for fold in range(workspace.fold_plan.k)]
     folds = tuple(FoldWeights(fold, path) for fold, path in enumerate(paths))
-    return EnsembleMember(recipe_id, name, Recipe.from_dict(about["recipe"]), folds)
+    if isinstance(recipe, Recipe):
+        return NetworkMember(recipe_id, name, folds, recipe)
+    member = StackedMember(recipe_id, name, folds, recipe, StackedModels(name, paths).members)
+    _check_inputs(workspace, member, about.get("members"))
+    return member
+
+
+def _check_inputs(workspace: Workspace, member: StackedMember, learnt_from: Any) -> None:
+    """Refuse a second level whose members now predict something else than it learnt from."""
+    now = load_inputs(workspace, replace(member.recipe, embeddings=0)).ids["members"]
+    then = learnt_from if isinstance(learnt_from, dict) else {}
+    changed = [recipe_id for recipe_id, digest in now.items() if then.get(recipe_id) != digest]
+    if changed or set(then) != set(now):
+        raise ConflictError(
+            f"the second level {member.name} ({member.recipe_id}) learnt from other predictions than "
+            f"{', '.join(changed or sorted(now))} now makes; run `ichtune stack` and `ichtune blend` again"
+        )
+
+
+def _needed_networks(workspace: Workspace, members: Sequence[AnyMember], plan_hash: str) -> tuple[NetworkMember, ...]:
+    """Networks that have no weight in the blend, and without which a second level sees nothing."""
+    found = []
+    for recipe_id in needed_ids(members):
+        users = [one.name for one in members if isinstance(one, StackedMember) and recipe_id in one.members]
+        check_have_models(workspace, [recipe_id], f"the second level {users[0]}")
+        network = _member(workspace, recipe_id, run_title(workspace, recipe_id) or recipe_id, plan_hash)
+        if not isinstance(network, NetworkMember):
+            raise DataError(f"{users[0]} learnt from {recipe_id}, which is itself of the second level; stack it again")
+        found.append(network)
+    return tuple(found)
 
 
 def _caches(workspace: Workspace, recipes: Iterable[Recipe]) -> tuple[CacheNeed, ...]:

@@ -1,36 +1,28 @@
 """Predictions of a blend on a new folder of DICOM files: reader, cache, fold models, blend, one CSV.
 
-Dimension key: M members, F fold models, T new slices, L labels.
+Dimension key: T new slices, L labels.
 """
 
 import hashlib
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 
-from ichtune.data.dataset import SliceBatches
 from ichtune.data.prepare import PrepareSpec, prepare
-from ichtune.ensemble.equal_mean_logit import mean_of_logits
 from ichtune.errors import StorageError
 from ichtune.report.bundle import read_bundle
-from ichtune.report.fold_ensemble import CacheNeed, EnsembleMember, FoldEnsemble, ensemble_of
+from ichtune.report.fold_ensemble import CacheNeed, FoldEnsemble, ensemble_of
+from ichtune.report.member_predictions import OnStep, member_predictions
 from ichtune.tables import P_COLUMNS, whole_file
-from ichtune.training.devices import best_device
-from ichtune.training.fold_run import open_batches
-from ichtune.training.predict import load_model, predict_rows
 from ichtune.workspace import Workspace
 
 #: Columns that precede the probabilities in the CSV.
 ABOUT_COLUMNS = ("image_id", "series_instance_uid", "path", "status", "reason")
 #: Largest probability of any slice of the series; columns of the CSV after those of the slice itself.
 SERIES_P_COLUMNS = tuple(f"series_{column}" for column in P_COLUMNS)
-#: Told how many fold models are done, and how many there are.
-OnStep = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -110,7 +102,7 @@ def predict_folder(
         weights.check()
     new = _prepared(dicom_dir, out, ensemble.caches)
     rows = new.slices.index[new.slices["status"] == "ok"].to_numpy()
-    p_TL = ensemble.blend.predict(_member_predictions(ensemble, new, rows, on_step))
+    p_TL = ensemble.blend.predict(member_predictions(ensemble, new, rows, on_step))
     frame = new.slices[list(ABOUT_COLUMNS)].copy()
     frame[list(P_COLUMNS)] = np.nan
     frame.loc[rows, list(P_COLUMNS)] = p_TL
@@ -131,31 +123,6 @@ def _prepared(dicom_dir: Path, out: Path, caches: tuple[CacheNeed, ...]) -> Work
     for need in caches:
         prepare(PrepareSpec(dicom_dir=dicom_dir, labels=None, out=out, size_px=need.size_px, crops=(need.crop,)))
     return Workspace(out)
-
-
-def _member_predictions(ensemble: FoldEnsemble, new: Workspace, rows: np.ndarray, on_step: OnStep | None) -> np.ndarray:
-    """Return each member's mean over its fold models in log odds (M, T, L)."""
-    n_models, device = len(ensemble.weights), best_device()
-    p_MTL = np.empty((len(ensemble.members), len(rows), len(P_COLUMNS)))
-    n_done = 0
-    for m, member in enumerate(ensemble.members):
-        data = open_batches(new, member.recipe)
-        p_FTL = np.empty((len(member.folds), *p_MTL.shape[1:]))
-        for f in range(len(member.folds)):
-            p_FTL[f] = _fold_predictions(member, f, data, rows, device)
-            n_done += 1
-            if on_step is not None:
-                on_step(n_done, n_models)
-        p_MTL[m] = mean_of_logits(p_FTL)
-    return p_MTL
-
-
-def _fold_predictions(
-    member: EnsembleMember, f: int, data: SliceBatches, rows: np.ndarray, device: torch.device
-) -> np.ndarray:
-    """Predict with one fold model (T, L); it is gone before the next one is loaded."""
-    model, recipe = load_model(member.folds[f].path, device)
-    return predict_rows(model, recipe, data, rows, device)
 
 
 def with_series(frame: pd.DataFrame) -> pd.DataFrame:

@@ -17,6 +17,7 @@ from ichtune.search.cost_model import CostModel, Savings, n_epochs_spared, n_fol
 from ichtune.search.importance import IMPORTANCES, Importances, comparable_values, parameter_importances
 from ichtune.search.leaderboard import rank_of
 from ichtune.search.ledger import STOPPED, TrialRecord
+from ichtune.second_level_recipe import recipe_from_dict
 from ichtune.windows import resolve_windows, window_set_name
 from ichtune.workspace import Workspace
 
@@ -216,10 +217,10 @@ def spent_and_best(rows: Sequence[TrialRow]) -> dict[str, list[tuple[float, floa
 
 
 def by_window_set(rows: Sequence[TrialRow]) -> dict[str, list[tuple[str, float]]]:
-    """Return status and best loss of each trial by window set, the set with the best trial first."""
+    """Return status and best loss of each trial that reads pixels by window set, the one with the best trial first."""
     groups: dict[str, list[tuple[str, float]]] = {}
     for row in sorted(rows, key=lambda row: (row.best_loss or 0.0, row.search, row.trial)):
-        if row.best_loss is not None:
+        if row.best_loss is not None and row.windows:
             groups.setdefault(row.windows, []).append((row.status, row.best_loss))
     return dict(list(groups.items())[:MAX_WINDOW_SETS])
 
@@ -250,7 +251,7 @@ def _trial(values: Mapping[Any, Any]) -> TrialRow:
     last = row.curve.rungs[-1] if row.curve.rungs else None
     row = row if last is None else replace(row, rung_epoch=last.epoch, rung_loss=last.loss)
     try:
-        known = Recipe.from_dict(recipe or {})
+        known = recipe_from_dict(recipe or {})
     except ConfigError:
         return row
     told = {"params": {}, "distributions": {}} | (optuna or {})
@@ -287,7 +288,12 @@ def _loads(text: Any, column: str, where: str) -> Any:
 
 
 def _windows(recipe: Mapping[str, Any], parameters: Mapping[str, Any]) -> str:
-    """The window set as it was searched, so that sets with searched numbers are one; else as it was trained."""
+    """The window set as it was searched, so that sets with searched numbers are one; else as it was trained.
+
+    Empty for a recipe that reads no pixels.
+    """
+    if "level" in recipe:
+        return ""
     if "windows" in parameters:
         return value_text("windows", parameters["windows"])
     try:

@@ -107,6 +107,7 @@ def write_submission(
     Raises:
         DataError: predictions that are no probabilities, or a sample that cannot be read.
         ConflictError: repeated slices, or a sample that asks for none of the predicted ones.
+        StorageError: the file cannot be written, or does not read back as it was; one that lay there still does.
     """
     path = path or workspace.layout.submission
     rows = submission_rows(workspace, image_ids)
@@ -251,5 +252,22 @@ def _write(rows: RowIds, value_R: np.ndarray, path: Path) -> None:
         with whole_file(path) as temporary, temporary.open("wb") as file:
             file.write(",".join(COLUMNS).encode() + b"\n")
             pa_csv.write_csv(table, file, pa_csv.WriteOptions(include_header=False, quoting_style="none"))
+            file.flush()
+            _check_written(temporary, table, path)
     except pa.ArrowInvalid as error:
         raise DataError(f"IDs must not hold commas, quotes or line breaks: {error}") from error
+
+
+def _check_written(temporary: Path, table: pa.Table, path: Path) -> None:
+    """Read the file as a scorer would, before it takes its place: the same IDs in the same order, the same numbers."""
+    try:
+        found = read_competition_csv(temporary)
+        ids_agree = found.column("ID").combine_chunks().equals(table.column("ID").combine_chunks())
+        values_agree = np.array_equal(found.column("Label").to_numpy(), table.column("Label").to_numpy())
+        cause = (
+            "" if ids_agree and values_agree else "its IDs are others" if not ids_agree else "its numbers are others"
+        )
+    except DataError as error:
+        cause = str(error)
+    if cause:
+        raise StorageError(f"the submission for {path} does not read back as it was written ({cause}); write it anew")

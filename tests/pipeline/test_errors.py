@@ -55,6 +55,8 @@ def said(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int,
         (["search", "--space", "windws"], 2, "Did you mean 'windows'"),
         (["search", "--space", "empty"], 2, "folder"),
         (["train"], 3, "ichtune prepare"),
+        (["stack"], 3, "ichtune prepare"),
+        (["stack", "--recipe", "level2_gru2"], 2, "Did you mean 'level2_gru'"),
         (["predict", "empty"], 3, "ichtune prepare"),
         (["blend"], 3, "ichtune prepare"),
         (["report"], 3, "ichtune prepare"),
@@ -75,7 +77,12 @@ def test_what_is_missing_is_named(
 
 @pytest.mark.parametrize(
     ("command", "next_command"),
-    [("train", "ichtune search"), ("leaderboard", "ichtune search"), ("blend", "ichtune train")],
+    [
+        ("train", "ichtune search"),
+        ("leaderboard", "ichtune search"),
+        ("stack", "ichtune train"),
+        ("blend", "ichtune train"),
+    ],
 )
 def test_a_step_that_was_left_out_is_named(
     command: str, next_command: str, prepared: Path, capsys: pytest.CaptureFixture[str]

@@ -107,6 +107,7 @@ def _slices(patients: list[str], y_NL: np.ndarray) -> pd.DataFrame:
     frame["image_id"] = [f"ID_{i:06d}" for i in range(n)]
     frame["patient_id"], frame["series_instance_uid"] = patient_N, patient_N
     frame["slice_rank"] = np.tile(np.arange(N_SLICES_A_PATIENT), len(patients))
+    frame["z_mm"] = 5.0 * frame["slice_rank"]
     frame["frame_number"] = frame["n_at_position"] = 1
     frame["is_labelled"] = ~is_test
     frame["status"] = "ok"
@@ -116,15 +117,30 @@ def _slices(patients: list[str], y_NL: np.ndarray) -> pd.DataFrame:
     return frame
 
 
+def labels_in_runs(n_patients: int, rng: np.random.Generator) -> np.ndarray:
+    """Return labels (N, L) that are on in neighbouring slices of some patients, as a bleed is."""
+    place_N = np.tile(np.arange(N_SLICES_A_PATIENT), n_patients)
+    y_NL = np.zeros((len(place_N), N_LABELS))
+    for label in range(1, N_LABELS):
+        first = np.repeat(rng.integers(0, N_SLICES_A_PATIENT, n_patients), N_SLICES_A_PATIENT)
+        length = np.repeat(rng.integers(2, 7, n_patients) * (rng.random(n_patients) < 0.5), N_SLICES_A_PATIENT)
+        y_NL[:, label] = (place_N >= first) & (place_N < first + length)
+    return y_NL
+
+
 @pytest.fixture
 def make_blend_workspace(tmp_path: Path) -> Callable[..., BlendWorkspace]:
-    """Return a function that writes a workspace: patients, folds, and one run for each noise level."""
+    """Return a function that writes a workspace: patients, folds, and one run for each noise level.
+
+    With ``in_runs`` a slice's neighbours tell what it is; ``z_mm`` and ``slice_rank`` are those of a series.
+    """
 
     def make(
         n_patients: int = 30,
         n_test_patients: int = 12,
         noises: tuple[float, ...] = (0.9, 1.1, 1.3),
         seed: int = 3,
+        in_runs: bool = False,
     ) -> BlendWorkspace:
         rng = np.random.default_rng(seed)
         patients = [f"P{i:03d}" for i in range(n_patients)] + [f"Q{i:03d}" for i in range(n_test_patients)]
@@ -132,6 +148,9 @@ def make_blend_workspace(tmp_path: Path) -> Callable[..., BlendWorkspace]:
         patient_effect = np.repeat(rng.standard_normal((len(patients), N_LABELS)), N_SLICES_A_PATIENT, axis=0)
         latent = -2.0 + 1.2 * patient_effect + 1.2 * rng.standard_normal((n, N_LABELS))
         y_NL = (rng.random((n, N_LABELS)) < sigmoid(latent)).astype(float)
+        if in_runs:
+            y_NL = labels_in_runs(len(patients), rng)
+            latent = 4.0 * y_NL - 2.5
         y_NL[:, 0], latent[:, 0] = y_NL[:, 1:].max(axis=1), latent[:, 1:].max(axis=1) + 0.3
         slices = _slices(patients, y_NL)
         root = tmp_path / "work"

@@ -18,8 +18,10 @@ from ichtune.recipe_catalogue import (
     recipe_rows,
     recipes_markdown,
     schedule_told,
+    sees_told,
     shipped_recipes,
 )
+from ichtune.second_level_recipe import SecondLevelRecipe, second_level_keys
 from ichtune.shipped import shipped_files
 
 HEADER = """\
@@ -48,7 +50,7 @@ def header_of(folder: Path, text: str) -> dict[str, str]:
 
 
 def keys(**names: tuple[str, ...]) -> dict[str, RecipeKey]:
-    return {key.name: key for key in recipe_key_table(names)}
+    return {key.name: key for key in recipe_key_table(names) if key.level == 1}
 
 
 def test_a_header_is_read_up_to_the_first_line_that_is_none(tmp_path: Path) -> None:
@@ -174,5 +176,31 @@ def test_the_pages_have_a_row_for_each() -> None:
         "| `yours` | resnet18 | 224 | brain_subdural_bone | none | random | adamw, flat_cosine (anneal_start 0.7) at "
         "0.1, 4 epochs of batches of 64 | validation loss .06. |",
     ]
-    key = RecipeKey("lr", "1", "0 to 2", "speed")
+    key = RecipeKey(1, "lr", "1", "0 to 2", "speed")
     assert keys_markdown((key,)).endswith("\n| `lr` | 1 | 0 to 2 | speed |\n")
+
+
+def test_the_second_level_has_tables_of_its_own() -> None:
+    shipped = (ShippedRecipe("second", SecondLevelRecipe(), PARTS), ShippedRecipe("mine", Recipe(), PARTS))
+    page = recipes_markdown(shipped)
+    assert page.index("| `mine` |") < page.index("## The second level") < page.index("| `second` | gru |")
+    assert [row["level"] for row in recipe_rows(shipped)] == [1, 2]
+    keys = (RecipeKey(2, "hidden", "64", "4 to 8", "width"), RecipeKey(1, "lr", "1", "0 to 2", "speed"))
+    page = keys_markdown(keys)
+    assert page.index("| `lr` |") < page.index("## Keys of the second level") < page.index("| `hidden` |")
+    told = [key.name for key in recipe_key_table() if key.level == 2]
+    assert told == list(second_level_keys())
+
+
+@pytest.mark.parametrize(
+    ("recipe", "told"),
+    [
+        (SecondLevelRecipe(), "neighbours' differences, spacing"),
+        (SecondLevelRecipe(embeddings=8, deltas=False), "8 components of embeddings, spacing"),
+        (SecondLevelRecipe(model="lightgbm", metadata=True), "±5 slices, aggregates of the series, spacing, metadata"),
+        (SecondLevelRecipe(model="hist_gradient_boosting", metadata_only=True), "metadata only"),
+        (SecondLevelRecipe(model="kernel"), "nothing"),
+    ],
+)
+def test_what_a_second_level_sees_is_told(recipe: SecondLevelRecipe, told: str) -> None:
+    assert sees_told(recipe) == told

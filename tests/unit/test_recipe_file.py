@@ -6,7 +6,8 @@ import pytest
 
 from ichtune.errors import ConfigError
 from ichtune.recipe import Recipe
-from ichtune.recipe_file import read_recipe
+from ichtune.recipe_file import read_any_recipe, read_recipe, read_second_level_recipe
+from ichtune.second_level_recipe import SecondLevelRecipe
 
 
 def write(folder: Path, text: str) -> str:
@@ -85,3 +86,38 @@ def test_recipes_that_refer_to_each_other_are_refused_once(tmp_path: Path) -> No
         (tmp_path / f"{one}.yaml").write_text(f"version: 1\nwarm_start: {other}.yaml\n")
     with pytest.raises(ConfigError, match=r"^recipes refer to each other in a circle, at '[ab].yaml'"):
         read_recipe(str(tmp_path / "a.yaml"))
+
+
+def test_level_2_makes_it_one_of_the_second_level(tmp_path: Path) -> None:
+    path = write(tmp_path, "version: 1\nlevel: 2\nmodel: conv\nhidden: 32\n")
+    assert read_any_recipe(path) == read_second_level_recipe(path) == SecondLevelRecipe(model="conv", hidden=32)
+    with pytest.raises(ConfigError, match=r"is of the second level.* `ichtune stack --recipe .*mine.yaml`"):
+        read_recipe(path)
+    path = write(tmp_path, "version: 1\nlevel: 1\nepochs: 3\n")
+    assert read_any_recipe(path) == read_recipe(path) == Recipe(epochs=3)
+    with pytest.raises(ConfigError, match=r"has no `level: 2`; train it with `ichtune train --recipe .*mine.yaml`"):
+        read_second_level_recipe(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("level: 3\n", r"mine\.yaml:1:8: level: must be 1 \(a network, the default\) or 2 \(learns from runs\), got 3"),
+        ("level: true\n", r"must be 1 \(a network, the default\) or 2 \(learns from runs\), got True"),
+        ("level: 2\nhiden: 3\n", r"mine\.yaml:2:1: unknown key 'hiden'\. Did you mean 'hidden'"),
+        ("level: 2\nwindows: brain\n", r"mine\.yaml:2:1: unknown key 'windows'"),
+        ("hidden: 3\n", r"mine\.yaml:1:1: unknown key 'hidden'"),
+        ("level: 2\nhidden: 1\n", r"mine\.yaml:2:9: hidden: recipe key 'hidden' must be between 4 and 1024, got 1"),
+        ("level: 2\nmembers: [exp_1000]\n", r"mine\.yaml:2:11: members\[0\]: cannot read 'exp_1000'"),
+        ("level: 2\nmembers: [3]\n", r"mine\.yaml:2:10: members: recipe key 'members' must be `all` or a list"),
+    ],
+)
+def test_a_mistake_in_a_second_level_is_told_where_it_stands(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read_any_recipe(write(tmp_path, text))
+
+
+def test_members_are_named_by_their_recipes(tmp_path: Path) -> None:
+    path = write(tmp_path, "level: 2\nmembers: [exp_10, aaaaaaaaaaaa]\n")
+    expected = tuple(sorted((read_recipe("exp_10").recipe_id, "aaaaaaaaaaaa")))
+    assert read_second_level_recipe(path).members == expected

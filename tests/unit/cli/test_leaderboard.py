@@ -9,6 +9,7 @@ from ichtune.cli.main import main
 from ichtune.recipe import Recipe
 from ichtune.search.ledger import FAILED, FINISHED, STOPPED, Ledger, TrialRecord
 from ichtune.search.trial_table import ledger_path
+from ichtune.second_level_recipe import SecondLevelRecipe
 
 NOTHING = {"params": {}, "distributions": {}}
 
@@ -118,6 +119,20 @@ def test_the_table_says_why_a_trial_failed_and_what_comes_next(work, capsys):
     assert "trial 1 failed: diverged" in said.err
     assert "stopped early" not in said.err
     assert said.err.splitlines()[-1] == f"next: ichtune train --work {work}"
+
+
+def test_winners_of_the_second_level_are_for_another_command(fake_workspace, capsys):
+    layout = fake_workspace().layout
+    ledger = Ledger(ledger_path(layout, "second"))
+    ledger.open({"folds": [0], "space": {"level": 2}})
+    ledger.start(TrialRecord(0, {"model": "gru"}, {}, SecondLevelRecipe()))
+    ledger.epoch(0, {"epoch": 1, "val_weighted_log_loss": 0.3, "seconds": 2.0})
+    ledger.end(0, "finished")
+
+    assert main(["leaderboard", "--work", str(layout.root)]) == 0
+    said = capsys.readouterr()
+    assert SecondLevelRecipe().recipe_id in said.out
+    assert said.err.splitlines()[-1] == f"next: ichtune stack --work {layout.root}"
 
 
 def test_it_says_what_the_stopped_trials_would_have_cost(searched, capsys):

@@ -25,6 +25,7 @@ NAMES = [
     "bench",
     "search",
     "train",
+    "stack",
     "predict",
     "blend",
     "bundle",
@@ -244,6 +245,20 @@ def test_option_names_are_what_a_person_writes() -> None:
     import typer
 
     names = option_names(typer.main.get_command(app))
-    assert list(names) == [*NAMES, "cluster"]
+    assert list(names) == [*NAMES, "ensemble", "cluster"]
     assert names["search"]["json"] == "as_json"
     assert names["prepare"]["work"] == names["prepare"]["out"]
+    assert names["ensemble"]["fold-plan"] == "fold_plan"
+
+
+def test_settings_reach_the_commands_of_a_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("ICHTUNE_WORK", raising=False)
+    (tmp_path / "ichtune.toml").write_text('work = "elsewhere"\n')
+    assert main(["ensemble", "list"]) == 3
+    assert "workspace elsewhere does not exist" in capsys.readouterr().err
+    (tmp_path / "ichtune.toml").write_text('[cluster]\nworkers = "many"\n')
+    assert main(["cluster", "up"]) == 2
+    assert "(from ichtune.toml:2)" in capsys.readouterr().err

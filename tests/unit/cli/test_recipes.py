@@ -7,6 +7,7 @@ import pytest
 from ichtune.cli.main import main
 from ichtune.cli.recipes import known_names
 from ichtune.recipe import recipe_keys
+from ichtune.second_level_recipe import second_level_keys
 from ichtune.shipped import shipped_files
 from ichtune.training.optimizers import OPTIMIZERS
 
@@ -16,7 +17,11 @@ Captured = pytest.CaptureFixture[str]
 def test_it_lists_every_shipped_recipe(capsys: Captured) -> None:
     assert main(["recipes"]) == 0
     shown = capsys.readouterr()
-    named = [line.split()[0] for line in shown.out.splitlines()[1:] if line[0] != " "]
+    named = [
+        line.split()[0]
+        for line in shown.out.splitlines()
+        if line[:1].strip() and not line.startswith(("name ", "The "))
+    ]
     assert sorted(named) == list(shipped_files("recipes"))
     assert shown.err.splitlines()[-1].startswith("next: ichtune train --recipe ")
 
@@ -24,8 +29,10 @@ def test_it_lists_every_shipped_recipe(capsys: Captured) -> None:
 def test_it_lists_every_key_with_its_default(capsys: Captured) -> None:
     assert main(["recipes", "--keys"]) == 0
     shown = capsys.readouterr().out
-    named = [line.split()[0] for line in shown.splitlines()[1:] if line[0] != " "]
-    assert named == list(recipe_keys())
+    named = [
+        line.split()[0] for line in shown.splitlines() if line[:1].strip() and not line.startswith(("name ", "The "))
+    ]
+    assert named == [*recipe_keys(), *second_level_keys()]
     assert "[2, 1, 1, 1, 1, 1]" in shown
 
 
@@ -33,6 +40,7 @@ def test_scripts_get_json(capsys: Captured) -> None:
     assert main(["recipes", "--json"]) == 0
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
     assert rows["exp_00"]["architecture"] == "efficientnet_b0"
+    assert (rows["level2_gru"]["level"], rows["level2_gru"]["model"]) == (2, "gru")
     assert main(["recipes", "--keys", "--json"]) == 0
     told = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
     assert all(f"`{name}`" in told["optimizer"]["allowed"] for name in OPTIMIZERS)

@@ -18,11 +18,14 @@ from ichtune.ensemble.spec import BlendSpec
 from ichtune.models.network import create_network
 from ichtune.recipe import Recipe
 from ichtune.report.submission import write_submission
-from ichtune.tables import LABEL_ISSUES, PREDICTIONS, SLICES, TRIALS, write_json, write_table
-from ichtune.training.crossval import prediction_frame
-from ichtune.training.fold_run import WEIGHTS_FILE, fold_folder, fold_rows, inputs_of, open_batches
-from ichtune.training.predict import load_model, predict_rows, save_model
+from ichtune.second_level.stacking_runs import stack
+from ichtune.second_level_recipe import SecondLevelRecipe
+from ichtune.tables import LABEL_ISSUES, PREDICTIONS, SLICES, TRIALS, prediction_frame, write_json, write_table
+from ichtune.training.embeddings import write_embeddings
+from ichtune.training.fold_run import WEIGHTS_FILE, fold_folder, fold_rows, open_batches
+from ichtune.training.predict import extract, load_model, save_model
 from ichtune.training.provenance import patient_marks
+from ichtune.training.run_folder import inputs_of
 from ichtune.workspace import Workspace
 
 SIZE_PX = 8
@@ -144,7 +147,16 @@ def full_workspace(make_blend_workspace):
 COMMON = {"architecture": "tiny_convnet", "image_px": 32, "batch_size": 8, "epochs": 1}
 
 
-def write_untrained_run(workspace: Workspace, recipe: Recipe, seed: int = 0) -> None:
+def untrained_state(recipe: Recipe) -> dict[str, torch.Tensor]:
+    """Return weights of a network that never learnt anything, and yet tells slices apart."""
+    state = create_network(replace(recipe, pretrained=False, warm_start="")).state_dict()
+    state["body.classifier.weight"] *= 30.0
+    return state
+
+
+def write_untrained_run(
+    workspace: Workspace, recipe: Recipe, seed: int = 0, embeddings: bool = False, n_networks: int = 1
+) -> None:
     """Write a run as training leaves it: its fold models are networks that never learnt anything."""
     inputs = {"recipe_id": recipe.recipe_id, **inputs_of(workspace)}
     data, run = open_batches(workspace, recipe), workspace.layout.runs / recipe.recipe_id
@@ -152,17 +164,31 @@ def write_untrained_run(workspace: Workspace, recipe: Recipe, seed: int = 0) -> 
     for fold in range(workspace.fold_plan.k):
         torch.manual_seed(100 * seed + fold)
         path, rows = fold_folder(workspace, recipe.recipe_id, fold) / WEIGHTS_FILE, fold_rows(workspace, fold)
+        states = [untrained_state(recipe) for _ in range(n_networks)]
         marks = sorted(patient_marks(workspace.slices["patient_id"][rows.train]))
-        states = [create_network(replace(recipe, pretrained=False, warm_start="")).state_dict()]
         save_model(path, states, recipe, {"fold": fold, **inputs}, learnt_from=marks)
         model, _ = load_model(path, torch.device("cpu"))
         for kind, wanted in (("oof", rows.valid), ("test", rows.test)):
-            p_NL = predict_rows(model, recipe, data, wanted, torch.device("cpu"))
+            found = extract(model, recipe, data, wanted, torch.device("cpu"), embeddings=embeddings)
             ids = workspace.slices["image_id"][wanted]
-            tables[kind].append(prediction_frame(recipe, fold, ids, p_NL))
+            tables[kind].append(prediction_frame(recipe.recipe_id, fold, ids, found.p_MNL.mean(axis=0)))
+            if found.e_MND is not None:
+                write_embeddings(path.with_name(f"{kind}_embeddings.parquet"), ids.tolist(), found.e_MND, inputs)
     write_json({"recipe": recipe.to_dict(), "summary": recipe.summary, **inputs}, run / "recipe.json")
     for kind, frames in tables.items():
         write_table(pd.concat(frames, ignore_index=True), run / f"{kind}.parquet", PREDICTIONS, inputs)
+
+
+@pytest.fixture
+def untrained():
+    """Return the function that gives weights of an untrained network."""
+    return untrained_state
+
+
+@pytest.fixture
+def write_untrained():
+    """Return the function that writes a run of untrained networks."""
+    return write_untrained_run
 
 
 @pytest.fixture(scope="session")
@@ -191,5 +217,42 @@ def blended_networks(networks_template, tmp_path):
             write_untrained_run(workspace, Recipe(**(COMMON | keys)), seed)
         run_blend(workspace, spec or BlendSpec(blender="equal_mean_logit"))
         return workspace
+
+    return make
+
+
+#: Models of the second level that are quickly fitted.
+GAUSSIAN = {"model": "gaussian"}
+GRU = {"model": "gru", "hidden": 8, "layers": 1, "epochs": 2, "batch_size": 4, "lr": 0.05}
+
+
+@pytest.fixture(scope="session")
+def stacked_template(networks_template, tmp_path_factory):
+    """The workspace of ``networks_template`` with second levels, to be copied, and the recipe_ids of these."""
+    root = tmp_path_factory.mktemp("stacked") / "work"
+    shutil.copytree(networks_template, root)
+    return root, [stack(Workspace(root), SecondLevelRecipe(**one)).recipe.recipe_id for one in (GAUSSIAN, GRU)]
+
+
+@pytest.fixture
+def stacked_networks(stacked_template, tmp_path):
+    """Return a function that gives a workspace with a blend of untrained networks and second levels on them.
+
+    It returns the recipe_ids of the second levels too; with ``alone`` the blend is of these. By default they are
+    smoothing and a small recurrent network; else one for each recipe's keys.
+    """
+
+    def make(
+        *keys: dict[str, object], alone: bool = False, workspace: Workspace | None = None, spec: BlendSpec | None = None
+    ) -> tuple[Workspace, list[str]]:
+        template, stacked = stacked_template
+        if workspace is None:
+            shutil.copytree(template, tmp_path / "work")
+            workspace = Workspace(tmp_path / "work")
+        if keys:
+            stacked = [stack(workspace, SecondLevelRecipe(**one)).recipe.recipe_id for one in keys]
+        members = tuple(stacked) if alone else "all"
+        run_blend(workspace, spec or BlendSpec(members=members, blender="equal_mean_logit"))
+        return workspace, stacked
 
     return make

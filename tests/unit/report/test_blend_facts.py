@@ -3,8 +3,10 @@ import json
 import pytest
 
 from ichtune.ensemble.blend import run_blend
+from ichtune.ensemble.post_processing.steps import DEFAULT_STEPS
 from ichtune.ensemble.spec import BlendSpec
 from ichtune.errors import DataError
+from ichtune.labels import LABELS
 from ichtune.report.blend_facts import collect_blend, collect_ladder
 from ichtune.tables import write_json
 
@@ -70,9 +72,23 @@ def test_weights_labels_and_gains(full_workspace):
         "label rates only (prior)",
         "best single run",
         "equal mean",
+        "blend without post-processing",
     }
     assert sum(point["n"] for point in blend.reliability) == 300
     assert blend.notes == ("halfway: not every fold is trained",)
+
+
+def test_what_each_step_did_and_the_rates_of_the_test_set(full_workspace):
+    workspace = full_workspace.open()
+    blend = collect_blend(workspace)
+    assert [step.title for step in blend.steps] == [name.replace("_", " ") for name in DEFAULT_STEPS]
+    by_title = {step.title: step.gains for step in blend.steps}
+    assert [gain.label for gain in by_title["platt"]] == list(LABELS)
+    assert [gain is None for gain in by_title["any noisy or"]] == [False] + [True] * 5
+    (path,) = workspace.layout.blends.glob("*/blend.json")
+    told = json.loads(path.read_text(encoding="utf-8"))["rates"]
+    assert {row.label: row.predicted_rate for row in blend.labels} == told["test_predicted"]
+    assert {row.label: row.estimated_rate for row in blend.labels} == told["test_estimated"]
 
 
 def test_filled_slices_are_counted_by_reason(full_workspace):

@@ -1,33 +1,46 @@
 import json
 import shutil
+import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from ichtune.ensemble.post_processing.any_at_least_max import AnyAtLeastMax
+from ichtune.ensemble.post_processing.chain import Chain, Link
+from ichtune.ensemble.post_processing.isotonic import Isotonic
 from ichtune.ensemble.spec import BlendSpec
 from ichtune.errors import ConfigError, DataError, StorageError
+from ichtune.labels import LABELS
 from ichtune.report import bundle as module
 from ichtune.report.bundle import read_bundle, write_bundle
 from ichtune.report.fold_ensemble import FoldEnsemble, ensemble_of
+from ichtune.report.member_predictions import member_predictions
 from ichtune.tables import write_json
 from ichtune.training.checkpoint import load_checkpoint
 from ichtune.training.predict import load_model
 from ichtune.workspace import Workspace
 
-PER_LABEL = BlendSpec(parameters={"weights": "per_label"}, clip=1e-4, any_rule="at_least_max")
+PER_LABEL = BlendSpec(parameters={"weights": "per_label"}, clip=1e-4)
 
 
 def files_of(folder):
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
+def post_processing():
+    """Steps that nine patients would not be enough for."""
+    rng = np.random.default_rng(1)
+    p, y = rng.random((200, 6)), rng.integers(0, 2, (200, 6)).astype(float)
+    return Chain((Link(Isotonic().fit(p, y), LABELS[1:]), Link(AnyAtLeastMax(), LABELS[:1])))
+
+
 @pytest.fixture
 def made(blended_networks, tmp_path):
     """A bundle, and the workspace's own ensemble."""
     ensemble = ensemble_of(blended_networks(spec=PER_LABEL))
+    ensemble = replace(ensemble, blend=replace(ensemble.blend, chain=post_processing()))
     write_bundle(ensemble, tmp_path / "bundle", "CC BY 4.0")
     return tmp_path / "bundle", ensemble
 
@@ -37,6 +50,7 @@ def test_a_bundle_reads_back_as_the_ensemble_that_it_was_made_from(made):
     read = read_bundle(folder)
     p_MNL = np.random.default_rng(0).random((2, 50, 6))
     np.testing.assert_array_equal(read.blend.predict(p_MNL), ensemble.blend.predict(p_MNL))
+    assert np.abs(read.blend.predict(p_MNL) - read.blend.blend(p_MNL)).max() > 0.01
     for field in ("caches", "fold_plan_hash", "trained_on"):
         assert getattr(read, field) == getattr(ensemble, field)
     assert [(m.recipe_id, m.name, m.recipe) for m in read.members] == [
@@ -131,64 +145,22 @@ def test_a_folder_with_other_files_is_never_replaced(made, name):
     assert files_of(folder) == before
 
 
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
-def test_the_old_bundle_comes_back_where_the_new_one_cannot_take_its_name(made, monkeypatch, error):
-    folder, ensemble = made
-    before = {path: path.read_bytes() for path in files_of(folder)}
-    rename = Path.rename
-
-    def fail(self, target):
-        if self.name.endswith(".new"):
-            raise error
-        return rename(self, target)
-
-    monkeypatch.setattr(Path, "rename", fail)
-    with pytest.raises(StorageError if isinstance(error, OSError) else KeyboardInterrupt):
-        write_bundle(ensemble, folder, "mine", replace_old=True)
-    assert {path: path.read_bytes() for path in files_of(folder)} == before
-    assert sorted(path.name for path in folder.parent.iterdir()) == ["bundle", "work"]
-
-
-def test_an_old_bundle_that_cannot_come_back_is_kept_and_named(made, monkeypatch):
-    folder, ensemble = made
-    rename = Path.rename
-
-    def fail(self, target):
-        if Path(target).name == "bundle":
-            raise OSError(5, "Input/output error")
-        return rename(self, target)
-
-    monkeypatch.setattr(Path, "rename", fail)
-    with pytest.raises(StorageError, match=r"whole and lies in .*\.bundle\.\d+\.old") as told:
-        write_bundle(ensemble, folder, "mine", replace_old=True)
-    assert len(read_bundle(Path(str(told.value).rsplit(" ", 1)[1])).members) == 2
-
-
-def test_a_link_to_a_bundle_stays_a_link(made, tmp_path):
-    folder, ensemble = made
-    (tmp_path / "link").symlink_to(folder)
-    write_bundle(ensemble, tmp_path / "link", "mine", replace_old=True)
-    assert (tmp_path / "link").is_symlink()
-    assert json.loads((folder / "bundle.json").read_text(encoding="utf-8"))["licence"] == "mine"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "link", "work"]
-
-
 def test_a_place_that_cannot_be_written_is_known_before_the_weights_are_read(made, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "load_checkpoint", lambda *_: pytest.fail("the weights were read"))
+    monkeypatch.setattr(module, "write_member", lambda *_: pytest.fail("the weights were read"))
     made[1].weights[0].path.unlink()
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match=f"cannot write {tmp_path / 'file' / 'bundle'}"):
         write_bundle(made[1], tmp_path / "file" / "bundle")
 
 
-def test_what_was_left_out_is_said_and_zero_weights_of_an_older_bundle_do_not_run(made, tmp_path):
+def test_what_was_left_out_is_said_and_zero_weights_do_not_run(made, tmp_path):
     folder, ensemble = made
     written = write_bundle(replace(ensemble, n_left_out=2), folder, replace_old=True)
     assert (written.n_left_out, read_bundle(folder).n_left_out) == (2, 2)
     assert "their weight is zero: 2." in (folder / "MODEL_CARD.md").read_text(encoding="utf-8")
     about = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
-    del about["n_left_out"]
-    about["blend"]["learned"] = {"weights_": [[0] * 6, [1] * 6]}
+    about["n_left_out"] = 0
+    about["blend"]["learned"]["blender"] = {"weights_": [[0] * 6, [1] * 6]}
     write_json(about, folder / "bundle.json")
     read = read_bundle(folder)
     assert (read.members, read.n_left_out) == (read_bundle(folder).members[-1:], 1)
@@ -226,7 +198,9 @@ def test_a_folder_without_a_bundle_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"bundle_format": 99}, "bundle_format 99, expected 1"),
+        ({"unweighted": None}, "damaged or of another version"),
+        ({"account": {}}, "damaged or of another version"),
+        ({"bundle_format": 99}, "bundle_format 99, expected 2"),
         ({"labels": ["subdural", "any"]}, "has labels"),
         ({"members": [{"recipe_id": "a"}]}, "damaged or of another version"),
         ({"blend": {"spec": {"blender": "witchcraft"}, "learned": {}}}, "witchcraft"),
@@ -257,3 +231,106 @@ def test_a_bundle_can_be_moved(made, tmp_path):
         weights.check()
     with pytest.raises(DataError, match="does not exist"):
         _ = Workspace(tmp_path / "work").about
+
+
+def second_level_bundle(stacked_networks, folder, **settings):
+    workspace, stacked = stacked_networks(**settings)
+    ensemble = ensemble_of(workspace)
+    write_bundle(ensemble, folder)
+    return workspace, stacked, ensemble
+
+
+def test_a_second_level_goes_with_the_networks_that_it_needs(stacked_networks, tmp_path):
+    workspace, _, ensemble = second_level_bundle(stacked_networks, tmp_path / "bundle", alone=True)
+    shutil.move(workspace.layout.root, tmp_path / "gone")
+    read = read_bundle(tmp_path / "bundle")
+    assert [member.recipe for member in read.stacked] == [member.recipe for member in ensemble.stacked]
+    assert [member.members for member in read.stacked] == [member.members for member in ensemble.stacked]
+    assert [one.recipe_id for one in read.unweighted] == [one.recipe_id for one in ensemble.unweighted]
+    assert (len(read.weights), len(read.unweighted), read.n_left_out) == (12, 2, 0)
+    assert read.account == ensemble.account
+    assert read.caches == ensemble.caches
+    for weights in read.weights:
+        weights.check()
+    for member in read.stacked:
+        assert member.load().members == member.members
+    moved = Workspace(tmp_path / "gone")
+    rows = moved.unlabelled.index.to_numpy()
+    np.testing.assert_array_equal(
+        read.blend.predict(member_predictions(read, moved, rows)),
+        ensemble.blend.predict(member_predictions(ensemble_of(moved), moved, rows)),
+    )
+
+
+def test_nothing_of_the_training_data_is_in_a_second_level(stacked_networks, tmp_path):
+    workspace, stacked, _ = second_level_bundle(stacked_networks, tmp_path / "bundle")
+    record = workspace.run_about(stacked[0])
+    slices = workspace.slices
+    private = {*slices["image_id"], *slices["patient_id"], *slices["series_instance_uid"], str(tmp_path)}
+    private |= {record["labels_sha256"], record["rows_id"], *record["members"].values(), "labels_sha256"}
+    for path in files_of(tmp_path / "bundle"):
+        data = path.read_bytes()
+        assert [text for text in private if text.encode() in data] == [], path
+
+
+def test_the_names_of_members_are_no_paths(stacked_networks, tmp_path):
+    workspace, _ = stacked_networks(alone=True)
+    ensemble = ensemble_of(workspace)
+    spec = replace(ensemble.blend.spec, members=("secret/folder/mine.yaml", {"search": "windows"}))
+    write_bundle(replace(ensemble, blend=replace(ensemble.blend, spec=spec)), tmp_path / "bundle")
+    assert "secret" not in (tmp_path / "bundle" / "bundle.json").read_text(encoding="utf-8")
+    assert read_bundle(tmp_path / "bundle").blend.spec.members == tuple(one.recipe_id for one in ensemble.members)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda about: about["unweighted"].pop(), "needs the networks of .*, which it does not hold"),
+        (lambda about: about["unweighted"][0]["folds"].pop(), r"must have a model of each fold, got \[2, 3\] models"),
+        (lambda about: about["members"][0]["folds"].pop(0), r"must have the models of folds 0, 1, ..., got \[1, 2\]"),
+        (lambda about: about["members"][0].pop("members"), "damaged or of another version: 'members'"),
+        (lambda about: about["members"][0]["members"].append(about["members"][1]["recipe_id"]), "networks alone"),
+    ],
+)
+def test_a_second_level_without_all_its_parts_is_refused(stacked_networks, tmp_path, change, message):
+    second_level_bundle(stacked_networks, tmp_path / "bundle", alone=True)
+    path = tmp_path / "bundle" / "bundle.json"
+    about = json.loads(path.read_text(encoding="utf-8"))
+    change(about)
+    write_json(about, path)
+    with pytest.raises(DataError, match=message):
+        read_bundle(tmp_path / "bundle")
+
+
+def test_a_network_of_zero_weight_stays_where_a_second_level_needs_it(stacked_networks, tmp_path):
+    _, stacked, _ = second_level_bundle(stacked_networks, tmp_path / "bundle")
+    path = tmp_path / "bundle" / "bundle.json"
+    about = json.loads(path.read_text(encoding="utf-8"))
+    of_second = [[float(member["recipe_id"] in stacked)] * 6 for member in about["members"]]
+    about["blend"]["learned"]["blender"] = {"weights_": of_second}
+    write_json(about, path)
+    read = read_bundle(tmp_path / "bundle")
+    assert sorted(member.recipe_id for member in read.members) == sorted(stacked)
+    assert (len(read.unweighted), read.n_left_out) == (2, 0)
+
+
+def test_onnx_that_is_not_installed_is_known_before_anything_is_written(made, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(ConfigError, match=r"pip install 'ichtune\[onnx\]'"):
+        write_bundle(made[1], tmp_path / "other", onnx_on=Workspace(tmp_path / "work"))
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.slow  # an export takes seconds
+def test_networks_are_exported_as_onnx_and_the_bundle_still_predicts(stacked_networks, tmp_path, capfd):
+    workspace, _ = stacked_networks(alone=True)
+    ensemble = ensemble_of(workspace)
+    written = write_bundle(ensemble, tmp_path / "bundle", onnx_on=workspace)
+    assert (written.n_onnx, written.n_second_level) == (6, 2)
+    assert written.onnx_difference <= 1e-4
+    assert capfd.readouterr().out == "", "stdout is for results"
+    about = json.loads((tmp_path / "bundle" / "bundle.json").read_text(encoding="utf-8"))
+    graphs = sorted(fold["onnx"]["file"] for member in about["unweighted"] for fold in member["folds"])
+    assert graphs == sorted(str(path.relative_to(tmp_path / "bundle")) for path in tmp_path.glob("bundle/onnx/*/*"))
+    write_bundle(read_bundle(tmp_path / "bundle"), tmp_path / "bundle", replace_old=True)
+    assert not (tmp_path / "bundle" / "onnx").exists()

@@ -3,9 +3,12 @@ import json
 import pytest
 
 from ichtune.ensemble.blend import run_blend
+from ichtune.ensemble.foreign import add_predictions
 from ichtune.ensemble.spec import read_spec
 from ichtune.errors import DataError
 from ichtune.report.commands import nested, redo_commands, search_starts
+from ichtune.second_level.stacking_runs import stack
+from ichtune.second_level_recipe import SecondLevelRecipe
 from ichtune.shipped import shipped_files
 from ichtune.tables import write_json
 
@@ -114,3 +117,32 @@ def test_nested_values_may_be_absent():
     assert nested({"a": {"b": 1}}, "a", "b") == 1
     assert nested({"a": {"b": 1}}, "a", "c", "d") is None
     assert nested({"a": 1}, "a", "b") is None
+
+
+def test_runs_of_the_second_level_follow_those_that_they_learnt_from(make_blend_workspace):
+    made = make_blend_workspace(n_patients=12, noises=())
+    made.add_run("aaaaaaaaaaaa", 1.0)
+    for recipe in (SecondLevelRecipe(model="kernel"), SecondLevelRecipe(model="kernel", kernel="1-2-1")):
+        stack(made.open(), recipe)
+    trained, *stacked, last = redo_commands(made.open())[0][-4:]
+    assert trained == "ichtune train --recipe RECIPE.yaml --work work  # aaaaaaaaaaaa"
+    other = SecondLevelRecipe(model="kernel", kernel="1-2-1", members=("aaaaaaaaaaaa",)).recipe_id
+    assert sorted(stacked) == [
+        f"ichtune stack --recipe RECIPE.yaml --work work  # {other}",
+        "ichtune stack --recipe level2_kernel --work work",
+    ]
+    assert last == "ichtune report --work work"
+
+
+def test_added_predictions_are_added_again_and_not_trained(make_blend_workspace, tmp_path):
+    made = make_blend_workspace(n_patients=12, noises=(1.0,))
+    oof, test = made.predictions("r9", 1.0)
+    oof.drop(columns=["recipe_id", "fold"]).to_csv(tmp_path / "my oof.csv", index=False)
+    test[test["fold"] == 0].drop(columns=["recipe_id", "fold"]).to_csv(tmp_path / "test.csv", index=False)
+    add_predictions(made.open(), tmp_path / "my oof.csv", "resnet", "this", tmp_path / "test.csv")
+    commands = redo_commands(made.open())[0][-3:]
+    assert commands == [
+        "ichtune train --recipe RECIPE.yaml --work work  # r0",
+        "ichtune ensemble add 'my oof.csv' --name resnet --fold-plan this --test test.csv --work work",
+        "ichtune report --work work",
+    ]

@@ -45,12 +45,20 @@ def test_members_that_the_blend_did_not_choose_are_left_out(blended_networks):
 
 PER_LABEL = BlendSpec(parameters={"weights": "per_label"})
 WEIGHTS = [[0.25, 0, 0, 1, 0.5, 0.5], [0] * 6, [0.75, 1, 1, 0, 0.5, 0.5]]
+STEPS = [
+    {"step": "platt", "labels": ["any", "subdural"], "learned": {"scale": [1.3] * 6, "offset": [0.1] * 6}},
+    {"step": "any_at_least_max", "labels": ["any"], "learned": {}},
+]
+
+
+def learned_of(weights, **more):
+    return {"blender": {"weights_": weights, **more}, "post_processing": STEPS}
 
 
 def test_members_without_weight_are_left_out_and_counted(blended_networks):
     workspace = blended_networks({"windows": "brain"}, {"windows": "bone"}, {"windows": "subdural"}, spec=PER_LABEL)
     path, about = blend_json(workspace)
-    write_json(about | {"learned": {"weights_": WEIGHTS}}, path)
+    write_json(about | {"learned": learned_of(WEIGHTS)}, path)
     shutil.rmtree(workspace.layout.runs / about["chosen"][1])  # nobody asks for it
 
     ensemble = ensemble_of(workspace)
@@ -61,11 +69,14 @@ def test_members_without_weight_are_left_out_and_counted(blended_networks):
 
 @pytest.mark.parametrize("space", ["logit", "probability"])
 def test_the_blend_of_the_live_members_predicts_the_same_to_the_last_bit(space):
-    spec = BlendSpec(parameters={"weights": "per_label", "space": space}, any_rule="at_least_max")
+    spec = BlendSpec(parameters={"weights": "per_label", "space": space})
     p_MNL = np.random.default_rng(3).random((3, 100, 6))
-    live, blend = restore_live(spec, {"weights_": WEIGHTS}, ["a", "b", "c"])
+    live, blend = restore_live(spec, learned_of(WEIGHTS), ["a", "b", "c"])
     assert live == ("a", "c")
-    expected = restore_blend(spec, {"weights_": WEIGHTS}, 3).predict(p_MNL)
+    whole = restore_blend(spec, learned_of(WEIGHTS), 3)
+    assert [link.step.name for link in whole.chain.links] == [link.step.name for link in blend.chain.links]
+    expected = whole.predict(p_MNL)
+    assert np.abs(expected - whole.blend(p_MNL)).max() > 0.01
     np.testing.assert_array_equal(blend.predict(p_MNL[[0, 2]]), expected)
 
 
@@ -79,19 +90,19 @@ class Learned(EqualMean):
 
 
 @pytest.mark.parametrize(
-    ("blender", "learned"), [(Weightless, {"weights_": None}), (Learned, {"weights_": WEIGHTS, "offset": 1})]
+    ("blender", "learned"), [(Weightless, learned_of(None)), (Learned, learned_of(WEIGHTS, offset=1))]
 )
 def test_every_member_stays_where_weights_do_not_tell_all(monkeypatch, blender: type[Blender], learned):
     monkeypatch.setattr("ichtune.ensemble.fitting.create_blender", lambda *_: blender())
     live, blend = restore_live(BlendSpec(), learned, ["a", "b", "c"])
     assert live == ("a", "b", "c")
     p_MNL = np.random.default_rng(3).random((3, 5, 6))
-    np.testing.assert_allclose(blend.predict(p_MNL), p_MNL.mean(axis=0))
+    np.testing.assert_allclose(blend.blend(p_MNL), p_MNL.mean(axis=0))
 
 
 def test_a_blend_of_another_number_of_members_is_refused():
     with pytest.raises(DataError, match="weights of 3 members, got 2"):
-        restore_live(PER_LABEL, {"weights_": WEIGHTS}, ["a", "b"])
+        restore_live(PER_LABEL, learned_of(WEIGHTS), ["a", "b"])
 
 
 def test_the_blend_of_the_ladder_counts_whatever_copying_did_to_the_times(blended_networks):
@@ -125,9 +136,11 @@ def test_without_a_blend_the_command_is_named(fake_workspace):
 def test_a_blend_without_its_numbers_is_not_guessed(blended_networks):
     workspace = blended_networks()
     path, about = blend_json(workspace)
-    del about["learned"]
-    write_json(about, path)
+    write_json({key: value for key, value in about.items() if key != "learned"}, path)
     with pytest.raises(DataError, match=r"'learned'.*an older ichtune wrote it; run `ichtune blend` again"):
+        ensemble_of(workspace)
+    write_json(about | {"spec": about["spec"] | {"any_rule": "none"}}, path)
+    with pytest.raises(DataError, match=r"'any_rule'.*an older ichtune wrote it; run `ichtune blend` again"):
         ensemble_of(workspace)
 
 
@@ -164,3 +177,33 @@ def test_weights_are_those_that_were_written(tmp_path):
     path.unlink()
     with pytest.raises(DataError, match=f"{path} is missing"):
         FoldWeights(0, path).check()
+
+
+def test_a_second_level_of_other_predictions_than_its_members_make_is_refused(stacked_networks):
+    workspace, stacked = stacked_networks(alone=True)
+    record = workspace.layout.runs / stacked[0] / "recipe.json"
+    about = json.loads(record.read_text(encoding="utf-8"))
+    member = next(iter(about["members"]))
+    write_json(about | {"members": about["members"] | {member: "0" * 16}}, record)
+    with pytest.raises(ConflictError, match=rf"learnt from other predictions than {member} now makes.*`ichtune stack`"):
+        ensemble_of(workspace)
+
+
+def test_runs_that_are_predictions_alone_have_no_models(stacked_networks):
+    workspace, stacked = stacked_networks(alone=True)
+    ensemble = ensemble_of(workspace)
+    for recipe_id, purpose in ((ensemble.unweighted[0].recipe_id, "the second level"), (stacked[0], "predicting new")):
+        path = workspace.layout.runs / recipe_id / "recipe.json"
+        text = path.read_text(encoding="utf-8")
+        write_json(json.loads(text) | {"foreign": True, "name": "resnet"}, path)
+        with pytest.raises(DataError, match=rf"{purpose} .*needs the models of every member, and resnet"):
+            ensemble_of(workspace)
+        path.write_text(text, encoding="utf-8")
+
+
+def test_the_account_is_of_the_blend_and_its_ladder(stacked_networks):
+    workspace, _ = stacked_networks()
+    account, about = ensemble_of(workspace).account, blend_json(workspace)[1]
+    assert set(account.losses) == {member["recipe_id"] for member in about["members"]}
+    assert [one.rung for one in account.compared][:3] == ["prior", "best_single", "equal_mean"]
+    assert account.compared[0].estimate == about["differences"]["prior"]["estimate"]

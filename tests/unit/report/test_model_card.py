@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import pytest
 
+from ichtune.report.blend_account import AppliedStep, BlendAccount, Compared, Suspected
 from ichtune.report.fold_ensemble import ensemble_of
 from ichtune.report.model_card import NO_LICENCE, model_card
 
@@ -36,3 +37,34 @@ def test_only_generated_data_is_called_generated(ensemble):
 
 def test_a_missing_licence_is_no_permission(ensemble):
     assert NO_LICENCE in model_card(ensemble, " ")
+
+
+def test_it_says_what_each_step_gained_and_what_is_doubtful(ensemble):
+    first = ensemble.members[0]
+    account = BlendAccount(
+        losses={first.recipe_id: 0.25},
+        compared=(Compared("best_single", -0.002, -0.003, -0.001),),
+        steps=(AppliedStep("platt", "any", 0.01),),
+        suspected=(Suspected(first.recipe_id, "rows", 4, None), Suspected("gone", "fold", 9, 2)),
+        optimism=0.0004,
+        n_candidates=7,
+    )
+    card = model_card(replace(ensemble, account=account), "")
+    assert f"- `{first.name}`, 3 fold models, out-of-fold loss 0.25000\n" in card
+    assert "- against the best single run: -0.00200, -0.00300 to -0.00100\n" in card
+    assert "- platt, `any`: -0.01000\n" in card
+    assert "chosen among 7 candidates: the loss is expected to be 0.00040 too low" in card
+    assert f"- `{first.name}` is sure and right about slices of 4 patients more often" in card
+    assert "- `gone` predicts fold 2 better than an honest model would" in card
+    for heading in ("What each step gained", "Doubts"):
+        assert heading in card
+        assert heading not in model_card(replace(ensemble, account=BlendAccount()), "")
+
+
+def test_it_names_the_second_level_and_the_networks_that_run_for_it(stacked_networks):
+    workspace, _ = stacked_networks(alone=True)
+    card = model_card(ensemble_of(workspace), "")
+    assert "12 models of 4 recipes" in card
+    assert card.count("second level on 2 of these, 3 fold models") == 2
+    assert card.count("for the second level alone\n") == 2
+    assert "A second level learns from what networks say of a whole series" in card

@@ -150,6 +150,25 @@ def test_the_test_loss_is_judged_by_what_was_expected(make_blend_workspace, test
     assert format_loss(test_loss) in head
 
 
+def test_post_processing_says_what_was_applied_to_what(full_page):
+    facts = collect_facts(full_page[0].open())
+    section = full_page[1][full_page[1].index('id="blend"') : full_page[1].index('id="search"')]
+    assert "Post-processing: log loss that each step takes off a label" in section
+    for step in facts.blend.steps:
+        row = re.search(rf'<tr><td class="t">{step.title}</td>(.*)</tr>', section)[1]
+        cells = [
+            "–"
+            if gain is None
+            else f"{gain.n_patients} patients"
+            if not gain.is_judged
+            else f"<strong>{gain.gain:+.4f}</strong>"
+            if gain.applied
+            else f"{gain.gain:+.4f}"
+            for gain in step.gains
+        ]
+        assert re.findall(r"<td>(.*?)</td>", row) == cells
+
+
 def test_values_are_escaped_and_identities_are_hidden(full_page):
     made, full_text = full_page
     assert "diverged &lt;b&gt;on&lt;/b&gt; [hidden] of patient [hidden]" in full_text

@@ -1,12 +1,12 @@
 import json
 import shutil
-import weakref
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from ichtune.data.phantom.generate import PhantomSpec, write_phantom
+from ichtune.data.prepare import PrepareSpec, prepare
 from ichtune.ensemble.fitting import restore_blend
 from ichtune.ensemble.logits import from_logits, to_logits
 from ichtune.ensemble.spec import BlendSpec
@@ -32,6 +32,7 @@ from ichtune.workspace import Workspace
 
 pytestmark = pytest.mark.slow  # from DICOM files to predictions
 
+GRU = {"model": "gru", "hidden": 8, "layers": 1, "epochs": 2, "batch_size": 4, "lr": 0.05}
 SERIES_P = [f"series_p_{label}" for label in LABELS]
 
 
@@ -118,7 +119,8 @@ def test_models_without_weight_do_not_run_and_are_not_missed(blended_networks, d
     workspace = blended_networks({"windows": "brain"}, {"windows": "bone"}, {"windows": "subdural"}, spec=spec)
     (path,) = workspace.layout.blends.glob("*/blend.json")
     weights = [[0.25, 0, 0, 1, 0.5, 0.5], [0] * 6, [0.75, 1, 1, 0, 0.5, 0.5]]
-    write_json(json.loads(path.read_text(encoding="utf-8")) | {"learned": {"weights_": weights}}, path)
+    learned = {"blender": {"weights_": weights}, "post_processing": []}
+    write_json(json.loads(path.read_text(encoding="utf-8")) | {"learned": learned}, path)
     with monkeypatch.context() as everybody_runs:
         run_all = lambda spec, learned, members: (members, restore_blend(spec, learned, len(members)))  # noqa: E731
         everybody_runs.setattr(fold_ensemble, "restore_live", run_all)
@@ -141,7 +143,7 @@ def test_the_slices_of_a_bundle_are_cached_where_asked_and_gone_at_the_end(bundl
     predict_with_bundle(bundle, dicom, tmp_path / "a" / "b")
     assert seen[0].is_relative_to(tmp_path / "a" / "b")
     assert list((tmp_path / "a" / "b").iterdir()) == []
-    monkeypatch.setattr(module, "load_model", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(module, "member_predictions", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         predict_with_bundle(bundle, dicom, tmp_path / "a")
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["b"]
@@ -161,20 +163,6 @@ def test_harmed_weights_are_named_before_a_file_is_read(bundle, dicom, monkeypat
     monkeypatch.setattr(module, "prepare", lambda *_: pytest.fail("the files were read"))
     with pytest.raises(DataError, match=f"weights file {path} (has changed|is missing)"):
         predict_with_bundle(bundle, dicom)
-
-
-def test_one_model_is_gone_before_the_next_one_is_loaded(bundle, dicom, monkeypatch):
-    loaded = []
-
-    def load(path, device):
-        assert [model() for model in loaded] == [None] * len(loaded)
-        model, recipe = load_model(path, device)
-        loaded.append(weakref.ref(model))
-        return model, recipe
-
-    monkeypatch.setattr(module, "load_model", load)
-    predict_with_bundle(bundle, dicom)
-    assert len(loaded) == 6
 
 
 def test_recipes_of_one_cache_share_it(bundle, dicom, monkeypatch):
@@ -231,3 +219,31 @@ def test_one_slice_of_one_patient_is_enough_and_none_is_not(bundle, dicom, tmp_p
     (tmp_path / "none").mkdir()
     with pytest.raises(NothingUsableError):
         predict_with_bundle(bundle, tmp_path / "none")
+
+
+def test_a_bundle_with_a_second_level_says_of_the_test_set_what_its_workspace_said(
+    stacked_networks, write_untrained, tmp_path
+):
+    """From the same DICOM files: prepared, stacked and blended there, and read anew from the bundle here."""
+    write_phantom(tmp_path / "phantom", PhantomSpec(n_patients=24, size_px=64), n_processes=1)
+    labels = tmp_path / "phantom" / "stage_2_train.csv"
+    prepare(PrepareSpec(dicom_dir=tmp_path / "phantom", labels=labels, out=tmp_path / "job", size_px=32, k=3))
+    workspace = Workspace(tmp_path / "job")
+    for seed, windows in enumerate(("brain", "subdural")):
+        keys = {"architecture": "tiny_convnet", "image_px": 32, "batch_size": 8, "epochs": 1}
+        write_untrained(workspace, Recipe(**keys, windows=windows), seed)
+    workspace, _ = stacked_networks(
+        {"model": "gaussian"}, {"model": "hist_gradient_boosting", "rounds": 5}, GRU, alone=True, workspace=workspace
+    )
+    (blend,) = workspace.layout.blends.glob("*/test.parquet")
+    expected = pd.read_parquet(blend).set_index("image_id")[list(P_COLUMNS)]
+    write_bundle(ensemble_of(workspace), tmp_path / "bundle")
+    shutil.rmtree(workspace.layout.root)
+
+    predictions = predict_with_bundle(tmp_path / "bundle", tmp_path / "phantom" / "stage_2_test")
+
+    found = predictions.frame.query("status == 'ok'").set_index("image_id")[list(P_COLUMNS)]
+    assert sorted(found.index) == sorted(expected.index)
+    assert (predictions.n_models, predictions.n_left_out) == (15, 0)
+    np.testing.assert_allclose(found.loc[expected.index], expected, rtol=0, atol=1e-6)
+    assert expected.std().min() > 1e-3

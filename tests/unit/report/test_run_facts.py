@@ -4,6 +4,8 @@ import pytest
 from ichtune.labels import LABELS
 from ichtune.metrics import weighted_log_loss
 from ichtune.report.run_facts import collect_runs, joined_predictions
+from ichtune.second_level.stacking_runs import stack
+from ichtune.second_level_recipe import SecondLevelRecipe
 from ichtune.tables import P_COLUMNS, PREDICTIONS, read_table, write_json, write_table
 
 
@@ -59,3 +61,15 @@ def test_training_time_is_summed_over_the_folds(make_blend_workspace):
         write_json({"seconds": 2.5}, workspace.layout.runs / "r1" / f"fold_{fold}" / "run.json")
     seconds = {row.recipe_id: row.seconds for row in collect_runs(workspace).rows}
     assert seconds == {"r0": None, "r1": 7.5, "r2": None}
+
+
+def test_a_run_of_the_second_level_is_told_like_any(make_blend_workspace):
+    made = make_blend_workspace(n_patients=12, noises=())
+    made.add_run("aaaaaaaaaaaa", 1.0)
+    done = stack(made.open(), SecondLevelRecipe(model="gaussian"))
+    rows = {row.recipe_id: row for row in collect_runs(made.open()).rows}
+    row = rows[done.recipe.recipe_id]
+    assert row.title == "gaussian on 1 run|width per label"
+    assert row.oof_loss == pytest.approx(done.oof_loss, rel=1e-12)
+    assert row.seconds == pytest.approx(done.seconds)
+    assert sorted(row.per_fold) == [0, 1, 2]

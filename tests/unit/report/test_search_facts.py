@@ -50,6 +50,17 @@ def test_scores_at_rungs_and_their_branches_are_kept(search):
     assert rows[0].rung_epoch is None
 
 
+def test_trials_of_the_second_level_are_told_and_read_no_windows(full_workspace):
+    path = full_workspace.open().layout.trials
+    rows = read_table(path, TRIALS)
+    second = rows.assign(search="second", recipe='{"level": 2, "model": "gru"}', parameters='{"hidden": 16}')
+    found = write_rows(full_workspace, pd.concat([rows, second]))
+
+    assert {row.search for row in found.rows if row.record is not None} == {*rows["search"], "second"}
+    assert {row.windows for row in found.rows if row.search == "second"} == {""}
+    assert by_window_set(found.rows) == by_window_set([row for row in found.rows if row.search != "second"])
+
+
 def test_a_stopped_trial_says_what_it_would_have_cost(search):
     rows = {row.trial: row for row in search.rows}
     assert rows[1].spared_epochs == 4 - 2.5

@@ -5,6 +5,7 @@ import pytest
 
 from ichtune.errors import ConflictError, DataError, StorageError
 from ichtune.labels import LABELS, N_LABELS
+from ichtune.report import submission as module
 from ichtune.report.submission import COMPETITION_ORDER, read_competition_csv, split_row_ids, write_submission
 
 
@@ -129,6 +130,43 @@ def test_an_older_submission_survives_a_failed_write(make_blend_workspace):
         write_submission(made.open(), ids, p, made.root / "folder")
     assert (made.root / "submission.csv").read_bytes() == before
     assert not list(made.root.glob("*.tmp"))
+
+
+@pytest.mark.parametrize(
+    ("change", "cause"),
+    [
+        (lambda text: text.replace(b"ID_", b"IX_", 1), "its IDs are others"),
+        (lambda text: text.replace(b",0.", b",1.", 1), "its numbers are others"),
+        (lambda text: text[: len(text) // 2], "others|must be a CSV"),
+        (lambda text: b"", "must be a CSV file"),
+    ],
+)
+def test_a_file_that_does_not_read_back_never_takes_its_place(make_blend_workspace, monkeypatch, change, cause):
+    made = make_blend_workspace(noises=())
+    ids, p = predictions(made)
+    write_submission(made.open(), ids, p)
+    before = (made.root / "submission.csv").read_bytes()
+    read = module.read_competition_csv
+
+    def spoil(path):
+        path.write_bytes(change(path.read_bytes()))
+        return read(path)
+
+    monkeypatch.setattr(module, "read_competition_csv", spoil)
+    with pytest.raises(StorageError, match=rf"submission.csv does not read back as it was written \(.*({cause})"):
+        write_submission(made.open(), ids, p)
+    assert (made.root / "submission.csv").read_bytes() == before
+    assert not list(made.root.glob(".*"))
+
+
+@pytest.mark.parametrize("extreme", [0.0, 1.0, 1e-300, 1 - 1e-16, 1 / 3])
+def test_numbers_are_written_to_the_last_bit(make_blend_workspace, extreme):
+    made = make_blend_workspace(noises=())
+    ids, p = predictions(made)
+    p[:, 0] = extreme
+    written = write_submission(made.open(), ids, p)
+    values = read_competition_csv(written.path).column("Label").to_numpy()
+    assert (values[5::6] == extreme).all()
 
 
 @pytest.mark.parametrize(
