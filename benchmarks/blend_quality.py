@@ -16,11 +16,11 @@ from sklearn.linear_model import LogisticRegression
 
 from benchmarks.correlated_members import correlated_members
 from benchmarks.generated_predictions import GeneratedPredictions
-from ichtune.ensemble.auto import Auto
-from ichtune.ensemble.blenders import create_blender
+from ichtune.ensemble.blenders.auto import Auto
+from ichtune.ensemble.blenders.logits import to_logits
+from ichtune.ensemble.blenders.table import create_blender
 from ichtune.ensemble.crossfit import crossfit
-from ichtune.ensemble.differences import differences_to_reference
-from ichtune.ensemble.logits import to_logits
+from ichtune.ensemble.scores.differences import differences_to_reference
 from ichtune.labels import METRIC_WEIGHTS
 from ichtune.metrics import CLIP, slice_losses, weighted_log_loss
 

@@ -21,9 +21,9 @@ from sklearn.metrics import log_loss
 from threadpoolctl import threadpool_limits
 
 from benchmarks.generated_predictions import GeneratedPredictions, generate_predictions
-from ichtune.ensemble import blocks
-from ichtune.ensemble.convex import Convex
-from ichtune.ensemble.logits import clip_probabilities
+from ichtune.ensemble.blenders import blocks
+from ichtune.ensemble.blenders.convex import Convex
+from ichtune.ensemble.blenders.logits import clip_probabilities
 from ichtune.labels import METRIC_WEIGHTS
 from ichtune.metrics import CLIP, weighted_log_loss
 
@@ -37,7 +37,7 @@ CHILD = """
 import sys
 import numpy as np
 from benchmarks.generated_predictions import generate_predictions
-from ichtune.ensemble.convex import Convex
+from ichtune.ensemble.blenders.convex import Convex
 
 def status(key):
     with open("/proc/self/status") as lines:

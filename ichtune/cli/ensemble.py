@@ -48,7 +48,7 @@ def add(
     from dataclasses import asdict
 
     from ichtune.cli.console import note, result, result_json
-    from ichtune.ensemble.foreign import add_predictions
+    from ichtune.ensemble.members.foreign import add_predictions
     from ichtune.workspace import Workspace
 
     added = add_predictions(Workspace(work), file, name, fold_plan, test)
@@ -71,7 +71,7 @@ def list_members(work: WorkOption = DEFAULT_WORK, as_json: JsonOption = False, q
     Example: ichtune ensemble list
     """
     from ichtune.cli.console import note, result, result_json
-    from ichtune.ensemble.foreign import member_rows
+    from ichtune.ensemble.members.foreign import member_rows
     from ichtune.errors import DataError
     from ichtune.workspace import Workspace
 
@@ -98,7 +98,7 @@ def remove(
     Example: ichtune ensemble remove resnet
     """
     from ichtune.cli.console import note
-    from ichtune.ensemble.foreign import remove_predictions
+    from ichtune.ensemble.members.foreign import remove_predictions
     from ichtune.workspace import Workspace
 
     recipe_id = remove_predictions(Workspace(work), name)

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ichtune.ensemble.auto import Auto, Tried
-from ichtune.ensemble.bootstrap import LEVEL, N_DRAWS, Interval, difference_interval
+from ichtune.ensemble.blenders.auto import Auto, Tried
 from ichtune.ensemble.fitting import FittedBlend, crossfit_stages, fit_blend
 from ichtune.ensemble.ladder import BEST_SINGLE, BLEND, EQUAL_MEAN, PRIOR, Rung, build_rungs, ladder_rows
-from ichtune.ensemble.member_tables import NO_FOLD_MODEL
-from ichtune.ensemble.members import Panel, load_panel
+from ichtune.ensemble.members.member_tables import NO_FOLD_MODEL
+from ichtune.ensemble.members.panel import Panel, load_panel
 from ichtune.ensemble.post_processing.chain import Gain
 from ichtune.ensemble.post_processing.prior_shift import estimated_rates
+from ichtune.ensemble.scores.bootstrap import LEVEL, N_DRAWS, Interval, difference_interval
 from ichtune.ensemble.spec import BlendSpec
 from ichtune.labels import LABELS
 from ichtune.metrics import CLIP, per_label_log_loss, slice_losses

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ichtune.ensemble.base import Blender
+from ichtune.ensemble.blenders.base import Blender
 from ichtune.errors import DataError
 
 #: Fits on the given rows and returns what predicts other rows: (fit_rows, predict_rows) -> p (n_predict_rows,

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from ichtune.ensemble.auto import Auto, choice_rows
-from ichtune.ensemble.base import Blender
-from ichtune.ensemble.blenders import create_blender
+from ichtune.ensemble.blenders.auto import Auto, choice_rows
+from ichtune.ensemble.blenders.base import Blender
+from ichtune.ensemble.blenders.table import create_blender
 from ichtune.ensemble.crossfit import Unseen, crossfit, crossfit_blender
 from ichtune.ensemble.post_processing.chain import Chain, fit_chain, restore_chain
 from ichtune.ensemble.spec import BlendSpec

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from ichtune.ensemble.bootstrap import loss_intervals, prediction_intervals
+from ichtune.ensemble.blenders.equal_mean import EqualMean
 from ichtune.ensemble.crossfit import crossfit
-from ichtune.ensemble.equal_mean import EqualMean
-from ichtune.ensemble.members import Panel
+from ichtune.ensemble.members.panel import Panel
+from ichtune.ensemble.scores.bootstrap import loss_intervals, prediction_intervals
 from ichtune.metrics import prior_predictions, slice_losses
 
 PRIOR, BEST_SINGLE, EQUAL_MEAN, BLEND = "prior", "best_single", "equal_mean", "blend"

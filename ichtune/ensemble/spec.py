@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from ichtune.ensemble.blenders import create_blender
-from ichtune.ensemble.member_names import SEARCH, Wanted
+from ichtune.ensemble.blenders.table import create_blender
+from ichtune.ensemble.members.member_names import SEARCH, Wanted
 from ichtune.ensemble.post_processing.steps import DEFAULT_STEPS, STEPS
 from ichtune.errors import ConfigError, nearest
 from ichtune.metrics import CLIP
@@ -32,7 +32,7 @@ class BlendSpec:
         version: of the file's grammar.
         members: ``all`` complete runs, ``{"top": k}`` by out-of-fold loss, or a list of what ``resolve_members`` reads:
             recipe_ids, names and ``{"search": name}``.
-        blender: a name from ``ichtune.ensemble.blenders.BLENDERS``.
+        blender: a name from ``ichtune.ensemble.blenders.table.BLENDERS``.
         parameters: the blender's settings.
         post_processing: names from ``ichtune.ensemble.post_processing.steps.STEPS`` in the order in which they are
             tried, or ``none``; a step is applied only where it helps.

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ichtune.ensemble.auto import Tried
 from ichtune.ensemble.blend import BLEND_ALONE
+from ichtune.ensemble.blenders.auto import Tried
 from ichtune.ensemble.ladder import BEST_SINGLE, BLEND, EQUAL_MEAN, PRIOR, SINGLE_PREFIX
+from ichtune.ensemble.members.run_records import run_title
 from ichtune.ensemble.post_processing.chain import Gain
-from ichtune.ensemble.run_records import run_title
 from ichtune.errors import DataError, IchtuneError
 from ichtune.labels import ANY, LABELS
 from ichtune.metrics import per_label_log_loss, prior_predictions

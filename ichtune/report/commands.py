@@ -9,7 +9,7 @@ from typing import Any
 
 from ichtune.data.phantom.folder import MANIFEST, find_phantom
 from ichtune.ensemble.ladder import BLEND
-from ichtune.ensemble.run_records import is_foreign
+from ichtune.ensemble.members.run_records import is_foreign
 from ichtune.ensemble.spec import read_spec
 from ichtune.errors import DataError
 from ichtune.recipe_file import read_any_recipe

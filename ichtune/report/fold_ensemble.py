@@ -13,7 +13,7 @@ import numpy as np
 from ichtune.data.cache.hu_cache import file_sha256
 from ichtune.ensemble.fitting import FittedBlend, restore_blend
 from ichtune.ensemble.ladder import BLEND
-from ichtune.ensemble.run_records import check_have_models, run_title
+from ichtune.ensemble.members.run_records import check_have_models, run_title
 from ichtune.ensemble.spec import BlendSpec
 from ichtune.errors import ConflictError, DataError
 from ichtune.recipe import CROPS, Recipe

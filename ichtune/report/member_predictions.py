@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ichtune.data.dataset import SliceBatches
-from ichtune.ensemble.equal_mean_logit import mean_of_logits
+from ichtune.ensemble.blenders.equal_mean_logit import mean_of_logits
 from ichtune.labels import N_LABELS
 from ichtune.report.fold_ensemble import FoldEnsemble, NetworkMember
 from ichtune.report.stacked_models import StackedModels

@@ -1,7 +1,7 @@
 """MODEL_CARD.md: one page that travels with a bundle and says what it is, what it learnt from and what it is not."""
 
 from ichtune.data.phantom.folder import GENERATED_DATA
-from ichtune.ensemble.suspicions import FOLD
+from ichtune.ensemble.members.suspicions import FOLD
 from ichtune.report.blend_account import RUNGS, BlendAccount, Suspected
 from ichtune.report.fold_ensemble import AnyMember, FoldEnsemble, StackedMember
 from ichtune.version import __version__

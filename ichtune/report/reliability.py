@@ -6,7 +6,7 @@ Dimension key: N slices, P patients, C columns, D draws.
 import numpy as np
 import pandas as pd
 
-from ichtune.ensemble.bootstrap import LEVEL, N_DRAWS, SEED, resampled_means
+from ichtune.ensemble.scores.bootstrap import LEVEL, N_DRAWS, SEED, resampled_means
 
 N_BINS = 10
 

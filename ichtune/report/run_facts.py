@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ichtune.ensemble.run_records import run_title
+from ichtune.ensemble.members.run_records import run_title
 from ichtune.labels import LABELS
 from ichtune.metrics import per_label_log_loss, slice_losses
 from ichtune.report.json_files import read_json_object

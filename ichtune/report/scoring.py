@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ichtune.ensemble.ladder import BLEND, predict_rungs
-from ichtune.ensemble.members import load_panel
+from ichtune.ensemble.members.panel import load_panel
 from ichtune.errors import ConflictError, DataError
 from ichtune.labels import LABELS
 from ichtune.metrics import check_probabilities, per_label_log_loss, weighted_log_loss

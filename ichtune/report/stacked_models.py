@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ichtune.ensemble.equal_mean_logit import mean_of_logits
+from ichtune.ensemble.blenders.equal_mean_logit import mean_of_logits
 from ichtune.errors import ConfigError, DataError
 from ichtune.labels import N_LABELS
 from ichtune.second_level.base import SeriesModel

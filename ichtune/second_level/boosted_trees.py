@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from ichtune.ensemble.logits import from_logits
+from ichtune.ensemble.blenders.logits import from_logits
 from ichtune.errors import DataError
 from ichtune.labels import LABELS, N_LABELS
 from ichtune.metrics import weighted_log_loss

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ichtune.ensemble.bootstrap import Interval, difference_interval
+from ichtune.ensemble.blenders.equal_mean import EqualMean
 from ichtune.ensemble.crossfit import crossfit
-from ichtune.ensemble.equal_mean import EqualMean
+from ichtune.ensemble.scores.bootstrap import Interval, difference_interval
 from ichtune.metrics import slice_losses
 from ichtune.second_level.inputs import LevelInputs
 

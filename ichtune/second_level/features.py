@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ichtune.ensemble.logits import to_logits
+from ichtune.ensemble.blenders.logits import to_logits
 from ichtune.labels import LABELS, N_LABELS
 from ichtune.second_level.along_series import AlongSeries
 from ichtune.second_level.one_epoch import mean_log_odds, spread_of_log_odds

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ichtune.ensemble.equal_mean_logit import mean_of_logits
+from ichtune.ensemble.blenders.equal_mean_logit import mean_of_logits
 from ichtune.errors import ConfigError, ConflictError, DataError
 from ichtune.labels import N_LABELS
 from ichtune.metrics import weighted_log_loss

@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.ensemble import HistGradientBoostingClassifier
 from threadpoolctl import threadpool_limits
 
-from ichtune.ensemble.logits import from_logits
+from ichtune.ensemble.blenders.logits import from_logits
 from ichtune.errors import ConfigError
 from ichtune.second_level.boosted_trees import BoostedTrees
 from ichtune.second_level.tree_arrays import TreeArrays

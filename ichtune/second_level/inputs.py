@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ichtune.ensemble.member_tables import NO_FOLD_MODEL
-from ichtune.ensemble.members import Member, load_panel
+from ichtune.ensemble.members.member_tables import NO_FOLD_MODEL
+from ichtune.ensemble.members.panel import Member, load_panel
 from ichtune.errors import ConfigError, DataError
 from ichtune.labels import N_LABELS
 from ichtune.second_level.embeddings import EmbeddingPart, embedding_parts

@@ -7,7 +7,7 @@ from typing import Self
 
 import numpy as np
 
-from ichtune.ensemble.logits import to_logits
+from ichtune.ensemble.blenders.logits import to_logits
 from ichtune.errors import DataError
 from ichtune.labels import N_LABELS
 from ichtune.second_level.base import SeriesModel

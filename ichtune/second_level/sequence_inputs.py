@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ichtune.ensemble.logits import to_logits
+from ichtune.ensemble.blenders.logits import to_logits
 from ichtune.errors import DataError
 from ichtune.second_level.views import SeriesView
 from ichtune.second_level_recipe import SecondLevelRecipe

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from ichtune.ensemble.logits import from_logits, to_logits
+from ichtune.ensemble.blenders.logits import from_logits, to_logits
 from ichtune.errors import DataError
 from ichtune.labels import N_LABELS
 from ichtune.second_level.base import SeriesModel, State

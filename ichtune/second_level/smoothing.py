@@ -11,7 +11,7 @@ from typing import Self
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from ichtune.ensemble.logits import from_logits
+from ichtune.ensemble.blenders.logits import from_logits
 from ichtune.errors import DataError
 from ichtune.labels import LABELS, N_LABELS
 from ichtune.metrics import weighted_log_loss

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from ichtune.ensemble.logits import to_logits
+from ichtune.ensemble.blenders.logits import to_logits
 from ichtune.errors import DataError
 
 #: Walks (slices times trees) of a block; its node numbers stay in the processor's cache.

@@ -1,4 +1,4 @@
-"""Every blender of the table keeps the laws of ``ichtune.ensemble.base.Blender``, with each of its settings."""
+"""Every blender of the table keeps the laws of ``ichtune.ensemble.blenders.base.Blender``, whatever its settings."""
 
 import json
 from pathlib import Path
@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ichtune.ensemble.blenders import BLENDERS, create_blender
+from ichtune.ensemble.blenders.logits import from_logits
+from ichtune.ensemble.blenders.table import BLENDERS, create_blender
 from ichtune.ensemble.crossfit import crossfit
-from ichtune.ensemble.logits import from_logits
 from ichtune.errors import DataError
 from ichtune.labels import METRIC_WEIGHTS, N_LABELS
 from ichtune.metrics import weighted_log_loss

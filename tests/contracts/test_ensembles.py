@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from ichtune.ensemble.blenders import BLENDERS
+from ichtune.ensemble.blenders.logits import from_logits
+from ichtune.ensemble.blenders.table import BLENDERS
 from ichtune.ensemble.fitting import crossfit_blend, fit_blend
-from ichtune.ensemble.logits import from_logits
 from ichtune.ensemble.spec import BlendSpec, read_spec
 from ichtune.labels import N_LABELS
 from ichtune.metrics import prior_predictions, weighted_log_loss

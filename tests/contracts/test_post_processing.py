@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from ichtune.ensemble.logits import from_logits
+from ichtune.ensemble.blenders.logits import from_logits
 from ichtune.ensemble.post_processing.steps import STEPS
 from ichtune.errors import DataError
 from ichtune.labels import N_LABELS

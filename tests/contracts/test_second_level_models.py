@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load, save
 
-from ichtune.ensemble.logits import from_logits
+from ichtune.ensemble.blenders.logits import from_logits
 from ichtune.errors import DataError
 from ichtune.labels import N_LABELS
 from ichtune.metrics import prior_predictions, weighted_log_loss

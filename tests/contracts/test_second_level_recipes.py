@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ichtune.ensemble.logits import from_logits
+from ichtune.ensemble.blenders.logits import from_logits
 from ichtune.errors import ConfigError
 from ichtune.recipe_catalogue import read_header
 from ichtune.recipe_file import read_any_recipe, read_second_level_recipe

@@ -15,9 +15,9 @@ import pytest
 
 from ichtune.data.folds import FoldPlan, make_folds, write_folds
 from ichtune.ensemble.blend import BlendResult, run_blend
-from ichtune.ensemble.blenders import BLENDERS
+from ichtune.ensemble.blenders.logits import from_logits
+from ichtune.ensemble.blenders.table import BLENDERS
 from ichtune.ensemble.ladder import BLEND, PRIOR
-from ichtune.ensemble.logits import from_logits
 from ichtune.ensemble.spec import BlendSpec, read_spec
 from ichtune.labels import LABELS, N_LABELS
 from ichtune.tables import P_COLUMNS, PREDICTIONS, SLICES, write_json, write_table

@@ -5,9 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from ichtune.ensemble.bootstrap import loss_intervals
-from ichtune.ensemble.convex import Convex
-from ichtune.ensemble.logits import from_logits, to_logits
+from ichtune.ensemble.blenders.convex import Convex
+from ichtune.ensemble.blenders.logits import from_logits, to_logits
+from ichtune.ensemble.scores.bootstrap import loss_intervals
 from ichtune.labels import N_LABELS
 from ichtune.metrics import CLIP, weighted_log_loss
 

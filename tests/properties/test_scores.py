@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from ichtune.ensemble.calibration_error import equal_count_bins
-from ichtune.ensemble.discrimination import RANK_SCORES, on_places, rank_label, rank_scores
+from ichtune.ensemble.scores.calibration_error import equal_count_bins
+from ichtune.ensemble.scores.discrimination import RANK_SCORES, on_places, rank_label, rank_scores
 
 lawful = settings(derandomize=True, deadline=None, max_examples=60)
 

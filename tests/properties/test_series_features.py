@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ichtune.ensemble.logits import to_logits
+from ichtune.ensemble.blenders.logits import to_logits
 from ichtune.labels import N_LABELS
 from ichtune.second_level.features import DECLARED, KINDS, FeatureTable, features_of
 from ichtune.second_level.views import METADATA_COLUMNS, SeriesView

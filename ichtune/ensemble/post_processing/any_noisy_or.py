@@ -8,8 +8,8 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from ichtune.ensemble.logits import clip_probabilities, from_logits, to_logits
-from ichtune.ensemble.numbers import table_of_numbers
+from ichtune.ensemble.blenders.logits import clip_probabilities, from_logits, to_logits
+from ichtune.ensemble.blenders.numbers import table_of_numbers
 from ichtune.ensemble.post_processing.base import ANY_COLUMN, PARTS, Step, check_rows
 from ichtune.ensemble.post_processing.one_number import best_number
 from ichtune.errors import DataError

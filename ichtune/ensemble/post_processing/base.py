@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from ichtune.ensemble.base import check_fit
+from ichtune.ensemble.blenders.base import check_fit
 from ichtune.errors import DataError
 from ichtune.labels import ANY, LABELS, N_LABELS
 

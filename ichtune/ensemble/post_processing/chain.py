@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ichtune.ensemble.auto import standard_error
+from ichtune.ensemble.blenders.auto import standard_error
 from ichtune.ensemble.crossfit import Unseen, crossfit
 from ichtune.ensemble.post_processing.base import Step
 from ichtune.ensemble.post_processing.steps import STEPS

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from scipy.optimize import isotonic_regression
 
-from ichtune.ensemble.numbers import table_of_numbers
+from ichtune.ensemble.blenders.numbers import table_of_numbers
 from ichtune.ensemble.post_processing.base import Step, check_rows
 from ichtune.errors import DataError
 from ichtune.labels import N_LABELS

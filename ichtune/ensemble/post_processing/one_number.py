@@ -5,7 +5,7 @@ Dimension key: N slices.
 
 import numpy as np
 
-from ichtune.ensemble.logits import from_logits
+from ichtune.ensemble.blenders.logits import from_logits
 
 MAX_STEPS = 60
 #: The number is known this well.

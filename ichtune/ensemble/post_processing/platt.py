@@ -7,8 +7,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from ichtune.ensemble.logistic import penalised_logistic
-from ichtune.ensemble.logits import from_logits, to_logits
+from ichtune.ensemble.blenders.logistic import penalised_logistic
+from ichtune.ensemble.blenders.logits import from_logits, to_logits
 from ichtune.ensemble.post_processing.per_label import PerLabel
 
 #: Penalty on scales other than 1, nats: seen only where there is next to nothing to learn from.

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ichtune.ensemble.logits import from_logits, to_logits
+from ichtune.ensemble.blenders.logits import from_logits, to_logits
 from ichtune.ensemble.post_processing.one_number import best_number
 from ichtune.ensemble.post_processing.per_label import PerLabel
 

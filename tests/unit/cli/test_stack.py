@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from ichtune.cli.main import main
 from ichtune.cli.stack import DEFAULT_RECIPES, stack
-from ichtune.ensemble.members import load_panel
+from ichtune.ensemble.members.panel import load_panel
 from ichtune.errors import ConfigError, DataError
 from ichtune.recipe_file import read_second_level_recipe
 

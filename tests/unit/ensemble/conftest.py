@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from ichtune.ensemble.logits import from_logits
+from ichtune.ensemble.blenders.logits import from_logits
 from ichtune.labels import N_LABELS
 
 Generated = Callable[..., tuple[np.ndarray, np.ndarray, np.ndarray]]

@@ -6,7 +6,7 @@ import pytest
 from ichtune.ensemble import fitting
 from ichtune.ensemble.blend import run_blend
 from ichtune.ensemble.fitting import restore_blend
-from ichtune.ensemble.member_tables import NO_FOLD_MODEL
+from ichtune.ensemble.members.member_tables import NO_FOLD_MODEL
 from ichtune.ensemble.post_processing.chain import Chain, Gain, Link
 from ichtune.ensemble.post_processing.prior_shift import PriorShift, estimated_rates
 from ichtune.ensemble.post_processing.steps import DEFAULT_STEPS

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ichtune.ensemble.best_member import BestMember
+from ichtune.ensemble.blenders.best_member import BestMember
 from ichtune.ensemble.crossfit import crossfit, crossfit_blender
 from ichtune.errors import DataError
 

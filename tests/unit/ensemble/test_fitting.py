@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from ichtune.ensemble import fitting
+from ichtune.ensemble.blenders.logits import from_logits, to_logits
 from ichtune.ensemble.fitting import crossfit_blend, crossfit_stages, fit_blend, restore_blend
-from ichtune.ensemble.logits import from_logits, to_logits
 from ichtune.ensemble.post_processing.any_at_least_max import AnyAtLeastMax
 from ichtune.ensemble.post_processing.chain import Chain, Link
 from ichtune.ensemble.post_processing.prior_shift import PriorShift

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from ichtune.ensemble.ladder import best_member, build_rungs, ladder_rows, predict_rungs
-from ichtune.ensemble.members import load_panel
+from ichtune.ensemble.members.panel import load_panel
 from ichtune.labels import LABELS
 from ichtune.metrics import prior_predictions, weighted_log_loss
 

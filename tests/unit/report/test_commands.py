@@ -3,7 +3,7 @@ import json
 import pytest
 
 from ichtune.ensemble.blend import run_blend
-from ichtune.ensemble.foreign import add_predictions
+from ichtune.ensemble.members.foreign import add_predictions
 from ichtune.ensemble.spec import read_spec
 from ichtune.errors import DataError
 from ichtune.report.commands import nested, redo_commands, search_starts

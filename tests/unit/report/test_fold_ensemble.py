@@ -5,9 +5,9 @@ import shutil
 import numpy as np
 import pytest
 
-from ichtune.ensemble.base import Blender
 from ichtune.ensemble.blend import run_blend
-from ichtune.ensemble.equal_mean import EqualMean
+from ichtune.ensemble.blenders.base import Blender
+from ichtune.ensemble.blenders.equal_mean import EqualMean
 from ichtune.ensemble.fitting import restore_blend
 from ichtune.ensemble.spec import BlendSpec
 from ichtune.errors import ConflictError, DataError

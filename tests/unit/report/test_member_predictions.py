@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from ichtune.ensemble.members import load_panel
+from ichtune.ensemble.members.panel import load_panel
 from ichtune.errors import DataError
 from ichtune.recipe import Recipe
 from ichtune.report import member_predictions as module

@@ -7,8 +7,8 @@ import pytest
 
 from ichtune.data.phantom.generate import PhantomSpec, write_phantom
 from ichtune.data.prepare import PrepareSpec, prepare
+from ichtune.ensemble.blenders.logits import from_logits, to_logits
 from ichtune.ensemble.fitting import restore_blend
-from ichtune.ensemble.logits import from_logits, to_logits
 from ichtune.ensemble.spec import BlendSpec
 from ichtune.errors import DataError, NothingUsableError, StorageError
 from ichtune.labels import LABELS

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ichtune.ensemble.logits import from_logits, to_logits
+from ichtune.ensemble.blenders.logits import from_logits, to_logits
 from ichtune.errors import DataError
 from ichtune.labels import N_LABELS
 from ichtune.report.stacked_models import StackedModels, load_stacked_fold

@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ichtune.ensemble.logits import to_logits
+from ichtune.ensemble.blenders.logits import to_logits
 from ichtune.labels import N_LABELS
 from ichtune.second_level.features import FeatureTable, digest_of, features_of
 from ichtune.second_level_recipe import SecondLevelRecipe

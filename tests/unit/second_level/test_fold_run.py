@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ichtune.ensemble.logits import from_logits, to_logits
+from ichtune.ensemble.blenders.logits import from_logits, to_logits
 from ichtune.errors import ConfigError, ConflictError, DataError
 from ichtune.metrics import weighted_log_loss
 from ichtune.second_level.fold_run import SecondLevelRun, load_series_model, open_second_level_fold

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ichtune.ensemble.logits import to_logits
+from ichtune.ensemble.blenders.logits import to_logits
 from ichtune.errors import DataError
 from ichtune.second_level.one_epoch import mean_log_odds, spread_of_log_odds
 from ichtune.second_level.smoothing import KernelSmoothing

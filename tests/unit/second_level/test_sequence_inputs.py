@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ichtune.ensemble.logits import from_logits, to_logits
+from ichtune.ensemble.blenders.logits import from_logits, to_logits
 from ichtune.errors import DataError
 from ichtune.labels import N_LABELS
 from ichtune.second_level.sequence_inputs import LIMIT, SliceInputs, fit_scaling

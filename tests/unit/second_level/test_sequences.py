@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from ichtune.ensemble.logits import from_logits, to_logits
+from ichtune.ensemble.blenders.logits import from_logits, to_logits
 from ichtune.errors import DataError
 from ichtune.metrics import weighted_log_loss
 from ichtune.second_level import sequences

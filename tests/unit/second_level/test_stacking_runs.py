@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from ichtune.ensemble.blend import run_blend
-from ichtune.ensemble.members import load_panel
+from ichtune.ensemble.members.panel import load_panel
 from ichtune.ensemble.spec import BlendSpec
 from ichtune.errors import DataError, NothingUsableError
 from ichtune.metrics import weighted_log_loss

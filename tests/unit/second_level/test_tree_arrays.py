@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ichtune.ensemble.logits import from_logits
+from ichtune.ensemble.blenders.logits import from_logits
 from ichtune.errors import DataError
 from ichtune.second_level import tree_arrays
 from ichtune.second_level.tree_arrays import TreeArrays, constant_trees, trees_from_arrays

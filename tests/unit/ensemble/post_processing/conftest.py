@@ -5,8 +5,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from ichtune.ensemble.blenders.logits import from_logits
 from ichtune.ensemble.crossfit import Unseen
-from ichtune.ensemble.logits import from_logits
 from ichtune.labels import N_LABELS
 
 Calibrated = Callable[..., tuple[np.ndarray, np.ndarray, np.ndarray]]

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ichtune.ensemble.logits import from_logits, to_logits
+from ichtune.ensemble.blenders.logits import from_logits, to_logits
 from ichtune.ensemble.post_processing.any_noisy_or import AnyNoisyOr, union_logits
 from ichtune.ensemble.post_processing.base import ANY_COLUMN, PARTS
 from ichtune.errors import DataError

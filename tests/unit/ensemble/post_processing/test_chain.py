@@ -3,8 +3,8 @@ import json
 import numpy as np
 import pytest
 
+from ichtune.ensemble.blenders.logits import from_logits
 from ichtune.ensemble.crossfit import Unseen, crossfit
-from ichtune.ensemble.logits import from_logits
 from ichtune.ensemble.post_processing.chain import MIN_PATIENTS, Chain, Link, fit_chain, restore_chain
 from ichtune.ensemble.post_processing.clip import Clip
 from ichtune.ensemble.post_processing.prior_shift import PriorShift

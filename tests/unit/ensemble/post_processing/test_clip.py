@@ -1,6 +1,6 @@
 import numpy as np
 
-from ichtune.ensemble.logits import from_logits
+from ichtune.ensemble.blenders.logits import from_logits
 from ichtune.ensemble.post_processing.clip import BOUNDS, Clip
 from ichtune.labels import N_LABELS
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.isotonic import IsotonicRegression
 
-from ichtune.ensemble.logits import from_logits
+from ichtune.ensemble.blenders.logits import from_logits
 from ichtune.ensemble.post_processing.isotonic import Isotonic
 from ichtune.errors import DataError
 from ichtune.labels import N_LABELS

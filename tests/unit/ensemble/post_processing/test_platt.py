@@ -1,6 +1,6 @@
 import numpy as np
 
-from ichtune.ensemble.logits import from_logits, to_logits
+from ichtune.ensemble.blenders.logits import from_logits, to_logits
 from ichtune.ensemble.post_processing.platt import Platt
 from ichtune.labels import N_LABELS
 

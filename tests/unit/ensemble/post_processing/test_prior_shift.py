@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ichtune.ensemble.logits import from_logits
+from ichtune.ensemble.blenders.logits import from_logits
 from ichtune.ensemble.post_processing.prior_shift import PriorShift, estimated_rates
 from ichtune.metrics import weighted_log_loss
 
