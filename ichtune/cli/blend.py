@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from ichtune.report.submission import SubmissionResult
     from ichtune.workspace import Workspace
 
-DEFAULT_ENSEMBLE = "demo"
+DEFAULT_ENSEMBLE = "auto"
 
 
 def blend(
     work: PlaceOption = DEFAULT_PLACE,
     ensemble: Annotated[
-        str, typer.Option(help="An ensemble file, or the name of a shipped one: demo, mean, auto, greedy.")
+        str, typer.Option(help="An ensemble file, or the name of a shipped one: auto, rsna, greedy, mean, demo.")
     ] = DEFAULT_ENSEMBLE,
     out: Annotated[Path | None, typer.Option(help="The CSV to write.", show_default="WORK/submission.csv")] = None,
     as_json: JsonOption = False,
@@ -63,6 +63,8 @@ def _as_json(blended: "BlendResult", submission: "SubmissionResult | None") -> d
         "post_processing": [asdict(gain) for gain in blended.gains],
         "rates": blended.rates,
         "differences": {name: asdict(interval) for name, interval in blended.differences.items()},
+        "scores": blended.scores,
+        "optimism": {name: asdict(one) for name, one in blended.optimism.items()},
         "members": [asdict(member) for member in blended.panel.members],
         "collapsed": blended.panel.collapsed,
         "unfinished": list(blended.panel.unfinished),
@@ -107,6 +109,7 @@ def _show(blended: "BlendResult", submission: "SubmissionResult | None", workspa
     _show_tried(blended)
     _show_weights(blended)
     _show_steps(blended)
+    _show_scores(blended)
     row = next(row for row in blended.ladder if row["name"] == "blend")
     gain = blended.differences["best_single"]
     result(
@@ -193,6 +196,32 @@ def _show_steps(blended: "BlendResult") -> None:
     if predicted:
         rates = (f"{key} {training[key]:.1%}, {predicted[key]:.1%}, {estimated[key]:.1%}" for key in training)
         result(f"Rates in training, predicted in the test set, estimated by prior shift: {'; '.join(rates)}.")
+
+
+def _show_scores(blended: "BlendResult") -> None:
+    """Print how well `any` is told apart, cross-fitted, and what of the choices made by loss is luck."""
+    slices, series = (blended.scores[unit]["labels"]["any"] for unit in ("slices", "series"))
+    told = [("AUC", "auc"), ("average precision", "average_precision")]
+    told += [
+        (f"sensitivity at specificity {share}", f"sensitivity_at_specificity_{share}") for share in ("0.9", "0.95")
+    ]
+    for unit, scores, names in (
+        ("slice", slices, [*told, ("calibration error", "calibration_error")]),
+        ("series", series, told),
+    ):
+        result(f"any of a {unit}: {', '.join(f'{title} {_score(scores[name])}' for title, name in names)}.")
+    for choice, one in blended.optimism.items():
+        what = "runs" if choice == "best_single" else "ways to blend"
+        result(
+            f"Luck in the loss {one.loss:.5f} of the best of {one.n_candidates} {what}: {one.estimate:+.5f}, so "
+            f"{one.corrected.estimate:.5f} is expected of it."
+        )
+
+
+def _score(value: dict[str, Any]) -> str:
+    if value["estimate"] is None:
+        return f"unknown ({value['reason']})"
+    return f"{value['estimate']:.4f}"
 
 
 def _figure(value: float | None) -> str:

@@ -15,7 +15,9 @@ from ichtune.ensemble.members.member_tables import NO_FOLD_MODEL
 from ichtune.ensemble.members.panel import Panel, load_panel
 from ichtune.ensemble.post_processing.chain import Gain
 from ichtune.ensemble.post_processing.prior_shift import estimated_rates
+from ichtune.ensemble.scores.all_scores import scores_of
 from ichtune.ensemble.scores.bootstrap import LEVEL, N_DRAWS, Interval, difference_interval
+from ichtune.ensemble.scores.optimism import Optimism, expected_optimism
 from ichtune.ensemble.spec import BlendSpec
 from ichtune.labels import LABELS
 from ichtune.metrics import CLIP, per_label_log_loss, slice_losses
@@ -26,6 +28,8 @@ from ichtune.workspace import Workspace
 ID_DIGITS = 12
 #: The blend without its post-processing, among ``differences``.
 BLEND_ALONE = "blend_alone"
+#: Whose choice of a blender is judged, among ``optimism``.
+CHOICE = "blender"
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,10 @@ class BlendResult:
         rates: of each label, ``training``; ``test_predicted``, the mean prediction in the test set; and
             ``test_estimated``, what prior shift takes for its rate there. Far beyond the second, the third is not to be
             believed. The last two are None without a test set.
+        scores: of its cross-fitted predictions, for slices and series; see ``scores_of``.
+        optimism: how much of the lead of what was chosen for being best is luck: ``best_single`` among the members,
+            and ``blender`` among those that were tried. The cross-fitted losses of the ladder make each choice anew
+            without the fold that they judge and need no correction.
     """
 
     blend_id: str
@@ -54,6 +62,8 @@ class BlendResult:
     ladder: list[dict[str, Any]]
     differences: dict[str, Interval]
     rates: dict[str, dict[str, float] | None]
+    scores: dict[str, Any]
+    optimism: dict[str, Optimism]
 
     @property
     def gains(self) -> tuple[Gain, ...]:
@@ -106,6 +116,8 @@ def run_blend(workspace: Workspace, spec: BlendSpec) -> BlendResult:
         ladder=ladder_rows(panel, rungs),
         differences=_differences(panel, rungs, alone),
         rates=_rates(fitted, panel),
+        scores=scores_of(panel.y_NL, p_crossfit_NL, panel.patient_N, panel.series_N),
+        optimism=_optimism(fitted, panel),
     )
     _write(workspace, result)
     return result
@@ -127,6 +139,20 @@ def _differences(panel: Panel, rungs: list[Rung], others: dict[str, np.ndarray])
         name: difference_interval(losses[BLEND], losses[name], panel.patient_N)
         for name in (PRIOR, BEST_SINGLE, EQUAL_MEAN, *others)
     }
+
+
+def _optimism(fitted: FittedBlend, panel: Panel) -> dict[str, Optimism]:
+    """Of each choice that was made by loss; of none with one candidate or one patient."""
+    if len(np.unique(panel.patient_N)) < 2:
+        return {}
+    found: dict[str, Optimism] = {}
+    if len(panel.members) > 1:
+        loss_NM = np.stack([slice_losses(panel.y_NL, p_NL) for p_NL in panel.p_MNL], axis=1)
+        found[BEST_SINGLE] = expected_optimism(loss_NM, panel.patient_N)
+    judged = fitted.blender.judged_ if isinstance(fitted.blender, Auto) else None
+    if judged is not None:
+        found[CHOICE] = expected_optimism(*judged)
+    return found
 
 
 def _rates(fitted: FittedBlend, panel: Panel) -> dict[str, dict[str, float] | None]:
@@ -177,6 +203,8 @@ def _about(result: BlendResult) -> dict[str, Any]:
         "loss": next(row for row in result.ladder if row["name"] == BLEND),
         "per_label": per_label_log_loss(panel.y_NL, result.p_crossfit_NL),
         "differences": {name: asdict(interval) for name, interval in result.differences.items()},
+        "scores": result.scores,
+        "optimism": {name: asdict(one) for name, one in result.optimism.items()},
         "interval": {"level": LEVEL, "draws": N_DRAWS, "unit": "patient"},
         "n_slices": len(panel.image_ids),
         "n_test_slices": len(panel.test_image_ids),

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ichtune.ensemble.blenders.table import create_blender
-from ichtune.ensemble.members.member_names import SEARCH, Wanted
+from ichtune.ensemble.members.member_names import Wanted, is_wanted
 from ichtune.ensemble.post_processing.steps import DEFAULT_STEPS, STEPS
 from ichtune.errors import ConfigError, nearest
 from ichtune.metrics import CLIP
@@ -31,7 +31,7 @@ class BlendSpec:
     Attributes:
         version: of the file's grammar.
         members: ``all`` complete runs, ``{"top": k}`` by out-of-fold loss, or a list of what ``resolve_members`` reads:
-            recipe_ids, names and ``{"search": name}``.
+            recipe_ids, names, ``{"search": name}`` and ``{"level": 2}``.
         blender: a name from ``ichtune.ensemble.blenders.table.BLENDERS``.
         parameters: the blender's settings.
         post_processing: names from ``ichtune.ensemble.post_processing.steps.STEPS`` in the order in which they are
@@ -41,7 +41,7 @@ class BlendSpec:
 
     version: int = SPEC_VERSION
     members: str | Mapping[str, int] | tuple[Wanted, ...] = "all"
-    blender: str = "convex"
+    blender: str = "auto"
     parameters: Mapping[str, Any] = field(default_factory=dict)
     post_processing: str | tuple[str, ...] = DEFAULT_STEPS
     clip: float = CLIP
@@ -130,21 +130,15 @@ def _members(value: Any) -> str | dict[str, int] | tuple[Wanted, ...]:
         if not isinstance(n_top, int) or isinstance(n_top, bool) or n_top < 1:
             raise ConfigError(f"key 'members': top must be a whole number of at least 1, got {n_top!r}")
         return {"top": n_top}
-    if isinstance(value, list | tuple) and value and all(_is_member(item) for item in value):
-        named = [f"{SEARCH} {item[SEARCH]}" if isinstance(item, Mapping) else item for item in value]
+    if isinstance(value, list | tuple) and value and all(is_wanted(item) for item in value):
+        named = [" ".join(map(str, *item.items())) if isinstance(item, Mapping) else item for item in value]
         if len(set(named)) < len(named):
             raise ConfigError(f"key 'members' names a run twice: {list(value)}")
         return tuple(dict(item) if isinstance(item, Mapping) else item for item in value)
     raise ConfigError(
-        "key 'members' must be `all`, `{top: k}` or a list of recipe_ids in quotes, names and `{search: NAME}`, "
-        f"got {value!r}"
+        "key 'members' must be `all`, `{top: k}` or a list of recipe_ids in quotes, names, `{search: NAME}` and "
+        f"`{{level: 2}}`, got {value!r}"
     )
-
-
-def _is_member(item: Any) -> bool:
-    if isinstance(item, Mapping):
-        return set(item) == {SEARCH} and isinstance(item[SEARCH], str)
-    return isinstance(item, str)
 
 
 def _steps(value: Any) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from ichtune.metrics import per_label_log_loss, prior_predictions
 from ichtune.report.json_files import read_json, read_json_object
 from ichtune.report.reliability import reliability
 from ichtune.report.run_facts import joined_predictions
+from ichtune.report.score_facts import LuckRow, ScoreTable, luck_rows, score_tables, warnings_of
 from ichtune.report.submission import fill_missing, submission_rows
 from ichtune.tables import PREDICTIONS, read_table
 from ichtune.workspace import Workspace
@@ -108,6 +109,9 @@ class BlendFacts:
         reliability: a mapping a bin: predicted, observed, low, high, n.
         submission: how many slices the submission holds and how many got the label rates, by reason; None
             without one, and ``submission_note`` says why.
+        scores: of slices, then of series, cross-fitted.
+        luck: what of the lead of each choice by loss is luck.
+        warnings: on members that are suspected or nearly the same.
         notes: members left out, and why.
     """
 
@@ -124,6 +128,9 @@ class BlendFacts:
     reliability: tuple[dict[str, float], ...]
     submission: dict[str, Any] | None
     submission_note: str
+    scores: tuple[ScoreTable, ...]
+    luck: tuple[LuckRow, ...]
+    warnings: tuple[str, ...]
     notes: tuple[str, ...]
     n_other_blends: int
 
@@ -185,6 +192,9 @@ def collect_blend(workspace: Workspace) -> BlendFacts | None:
         reliability=_reliability_of(workspace, folder),
         submission=submission,
         submission_note=note,
+        scores=score_tables(about),
+        luck=luck_rows(about),
+        warnings=warnings_of(about),
         notes=_notes(about),
         n_other_blends=len(list(workspace.layout.blends.glob("*/blend.json"))) - 1,
     )

@@ -22,7 +22,7 @@ def generated():
 
 
 def test_the_named_ensembles_are_shipped():
-    assert {"demo", "mean"} <= set(FILES)
+    assert {"auto", "demo", "mean", "greedy", "rsna"} <= set(FILES)
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -11,13 +11,15 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from ichtune.ensemble.blenders.base import Blender, check_fit
+from ichtune.ensemble.blenders.base import Blender, check_fit, check_members
 from ichtune.ensemble.blenders.numbers import check_between, check_whole
+from ichtune.ensemble.blenders.weighted_mean import identical_members
 from ichtune.ensemble.crossfit import Unseen, crossfit_blender
 from ichtune.errors import DataError
 from ichtune.metrics import slice_losses
 
-#: What is tried, from what learns least to what learns most: a later one has to earn its place.
+#: What is tried, from what learns least to what learns most: a later one has to earn its place. Greedy selection is not
+#: among them: it approaches the optimum that convex weights reach, and takes far longer.
 CANDIDATES: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("equal_mean_logit", {}),
     ("equal_mean", {}),
@@ -27,9 +29,9 @@ CANDIDATES: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("convex", {"space": "logit", "weights": "shared", "shrinkage": 0.5}),
     ("convex", {"space": "logit", "weights": "shared"}),
     ("convex", {"space": "probability", "weights": "shared"}),
-    ("greedy", {"space": "logit"}),
     ("convex", {"space": "logit", "weights": "per_label", "towards_shared": 0.5}),
     ("logit_scaling", {}),
+    ("logistic_stacking", {"l2": 1.0}),
     ("logistic_stacking", {"l2": 1e-1}),
     ("logistic_stacking", {"l2": 1e-2}),
 )
@@ -66,12 +68,18 @@ class Tried:
 class Auto(Blender):
     """The first candidate that is no more than ``tolerance`` standard errors behind the best one.
 
+    Identical members count as one, whatever a candidate would make of them.
+
     Attributes:
         folds: groups of patients between which candidates are cross-fitted.
         tolerance: in standard errors of the paired difference; 0 takes the best.
         max_rows: slices, in whole patients, that the choice is made on; what was chosen is fitted on all.
         tried_: after ``fit``, every candidate.
         chosen_: after ``fit``, the fitted blender.
+        n_members_: after ``fit``, how many members there were.
+        distinct_: after ``fit``, those without duplicates, by number.
+        judged_: after ``fit``, the loss of each slice that the choice was made on under each candidate (R, C), and the
+            patients of these slices (R,); no part of what is learned.
         unseen_: after ``fit``, the chosen candidate's predictions of the slices that the choice was made on, each from
             a fit without its patient; no part of what is learned.
 
@@ -86,6 +94,9 @@ class Auto(Blender):
     max_rows: int = 100_000
     tried_: "tuple[Tried, ...]" = field(default=(), init=False)
     chosen_: Blender | None = field(default=None, init=False)
+    n_members_: int = field(default=0, init=False)
+    distinct_: "tuple[int, ...]" = field(default=(), init=False)
+    judged_: "tuple[np.ndarray, np.ndarray] | None" = field(default=None, init=False)
     unseen_: Unseen | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
@@ -109,18 +120,28 @@ class Auto(Blender):
         if group_N is None or len(group_N) != len(y_NL):
             raise DataError("the blender auto scores candidates by patient: give fit the patient of each slice")
         rows, fold_R = choice_rows(np.asarray(group_N), row_weight_N, self.folds, self.max_rows)
-        p_MRL, y_RL, weight_R = p_MNL[:, rows], y_NL[rows], row_weight_N[rows]
+        groups = identical_members(p_MNL)
+        self.n_members_, self.distinct_ = len(p_MNL), tuple(group[0] for group in groups)
+        p_GRL, y_RL, weight_R = p_MNL[np.ix_(np.array(self.distinct_), rows)], y_NL[rows], row_weight_N[rows]
         p_CRL = [
-            crossfit_blender(partial(_create, name, parameters), p_MRL, y_RL, fold_R, weight_R)
+            crossfit_blender(partial(_create, name, parameters), p_GRL, y_RL, fold_R, weight_R)
             for name, parameters in CANDIDATES
         ]
         losses_CR = np.stack([slice_losses(y_RL, p_RL) for p_RL in p_CRL])
-        self.tried_ = self._judge(losses_CR, weight_R, np.asarray(group_N)[rows])
+        self.judged_ = losses_CR.T, np.asarray(group_N)[rows]
+        self.tried_ = self._judge(losses_CR, weight_R, self.judged_[1])
         number, chosen = next((c, tried) for c, tried in enumerate(self.tried_) if tried.chosen)
         self.unseen_ = Unseen(rows, fold_R, p_CRL[number])
-        self.chosen_ = _create(chosen.blender, chosen.parameters).fit(p_MNL, y_NL, weight_N)
-        self.weights_ = self.chosen_.weights_
+        self.chosen_ = _create(chosen.blender, chosen.parameters).fit(self._distinct(p_MNL), y_NL, weight_N)
+        weights_GL = self.chosen_.weights_
+        self.weights_ = None if weights_GL is None else np.zeros((len(p_MNL), weights_GL.shape[1]))
+        if self.weights_ is not None and weights_GL is not None:
+            for group, weight_L in zip(groups, weights_GL, strict=True):
+                self.weights_[group] = weight_L / len(group)
         return self
+
+    def _distinct(self, p_MNL: np.ndarray) -> np.ndarray:
+        return p_MNL if len(self.distinct_) == self.n_members_ else p_MNL[list(self.distinct_)]
 
     def _judge(self, losses_CR: np.ndarray, weight_R: np.ndarray, group_R: np.ndarray) -> tuple[Tried, ...]:
         weight_R = weight_R / weight_R.sum()
@@ -141,7 +162,8 @@ class Auto(Blender):
         """See ``Blender.predict``."""
         if self.chosen_ is None:
             raise DataError("auto has chosen no blender yet: call fit before predict")
-        return self.chosen_.predict(p_MNL)
+        check_members(p_MNL, self.n_members_)
+        return self.chosen_.predict(self._distinct(p_MNL))
 
     def learned(self) -> dict[str, Any]:
         """See ``Blender.learned``."""
@@ -149,6 +171,8 @@ class Auto(Blender):
             return super().learned()
         return {
             **super().learned(),
+            "n_members": self.n_members_,
+            "distinct": list(self.distinct_),
             "tried": [asdict(tried) for tried in self.tried_],
             "chosen": self.chosen_.learned(),
         }
@@ -159,13 +183,14 @@ class Auto(Blender):
             self.tried_ = tuple(Tried(**tried) for tried in learned["tried"])
             (chosen,) = [tried for tried in self.tried_ if tried.chosen]
             told = learned["chosen"]
+            self.n_members_ = int(learned["n_members"])
+            self.distinct_ = tuple(int(m) for m in learned["distinct"])
         except (LookupError, TypeError, ValueError) as error:
             raise DataError(f"what the blender auto has learned must name what it chose ({error!r})") from error
         if chosen.blender == "auto" or not isinstance(told, Mapping):
             raise DataError("what the blender auto has learned must hold what its choice learned")
         self.chosen_ = _create(chosen.blender, chosen.parameters).restore(told)
-        self.weights_ = self.chosen_.weights_
-        return self
+        return super().restore(learned)
 
 
 def choice_rows(

@@ -48,6 +48,7 @@ class Panel:
         members: the M members, in alphabetical order of recipe_id.
         image_ids: the labelled slices (N,).
         patient_N: their patients.
+        series_N: their series.
         fold_N: their folds, int64.
         y_NL: their labels, float64.
         p_MNL: out-of-fold probabilities, float64; float32 where all would take more than ``MAX_FLOAT64_BYTES``.
@@ -63,6 +64,7 @@ class Panel:
     members: tuple[Member, ...]
     image_ids: np.ndarray
     patient_N: np.ndarray
+    series_N: np.ndarray
     fold_N: np.ndarray
     y_NL: np.ndarray
     p_MNL: np.ndarray
@@ -115,6 +117,7 @@ def load_panel(workspace: Workspace, wanted: Sequence[Wanted] | None = None) -> 
         members=_named_members(workspace, kept),
         image_ids=image_ids,
         patient_N=labelled["patient_id"].to_numpy(object),
+        series_N=labelled["series_instance_uid"].to_numpy(object),
         fold_N=fold_N,
         y_NL=labelled[list(LABELS)].to_numpy(np.float64),
         p_MNL=p_MNL,

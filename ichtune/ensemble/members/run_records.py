@@ -1,14 +1,16 @@
 """What a run says of itself in its ``recipe.json``: trained here, or brought from elsewhere as predictions alone."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ichtune.errors import DataError
+from ichtune.second_level_recipe import LEVEL
 from ichtune.workspace import Workspace
 
 RECORD = "recipe.json"
 #: The key that marks a run which is predictions alone.
 FOREIGN = "foreign"
+FIRST_LEVEL, SECOND_LEVEL = 1, LEVEL
 
 
 def run_title(workspace: Workspace, recipe_id: str) -> str:
@@ -19,6 +21,12 @@ def run_title(workspace: Workspace, recipe_id: str) -> str:
 def is_foreign(record: dict[str, Any]) -> bool:
     """Say whether a run was brought as predictions by ``ichtune ensemble add``, so that it has no models."""
     return record.get(FOREIGN) is True
+
+
+def level_of(record: Mapping[str, Any]) -> int:
+    """Return 2 for a run that learnt along series from other runs' predictions, 1 for any other."""
+    recipe = record.get("recipe")
+    return SECOND_LEVEL if isinstance(recipe, Mapping) and recipe.get("level") == SECOND_LEVEL else FIRST_LEVEL
 
 
 def check_have_models(workspace: Workspace, recipe_ids: Sequence[str], purpose: str) -> None:

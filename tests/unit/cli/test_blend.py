@@ -72,10 +72,12 @@ def test_what_auto_tried_is_shown_and_told_to_scripts(make_blend_workspace, run)
 
 def test_what_each_step_gained_is_shown_and_told_to_scripts(make_blend_workspace, run):
     made = make_blend_workspace(n_patients=60, noises=(2.0, 2.0))
-    shown = run("--work", made.root).stdout
+    ensemble = made.root / "convex.yaml"
+    ensemble.write_text("blender: convex\n", encoding="utf-8")
+    shown = run("--work", made.root, "--ensemble", ensemble).stdout
     lines = {line.split(":")[0].strip(): line for line in shown.splitlines() if line.startswith("  ")}
     assert list(DEFAULT_STEPS) == [name for name in lines if name in STEPS]
-    told = json.loads(run("--work", made.root, "--json").stdout)
+    told = json.loads(run("--work", made.root, "--ensemble", ensemble, "--json").stdout)
     for gain in told["post_processing"]:
         star = "*" if gain["applied"] else ""
         assert f"{gain['label']} {gain['gain']:+.5f}{star}" in lines[gain["step"]]
@@ -83,6 +85,22 @@ def test_what_each_step_gained_is_shown_and_told_to_scripts(make_blend_workspace
     assert f"With post-processing against without: {told['differences']['blend_alone']['estimate']:+.5f}" in shown
     rates = [told["rates"][key]["any"] for key in ("training", "test_predicted", "test_estimated")]
     assert f"any {', '.join(f'{rate:.1%}' for rate in rates)};" in shown
+
+
+def test_scores_and_the_luck_of_a_choice_are_shown_and_told_to_scripts(make_blend_workspace, run):
+    made = make_blend_workspace(n_patients=60)
+    shown = run("--work", made.root).stdout
+    told = json.loads(run("--work", made.root, "--json").stdout)
+    any_label = told["scores"]["slices"]["labels"]["any"]
+    (line,) = [line for line in shown.splitlines() if line.startswith("any of a slice:")]
+    assert f"AUC {any_label['auc']['estimate']:.4f}" in line
+    assert f"calibration error {any_label['calibration_error']['estimate']:.4f}" in line
+    (line,) = [line for line in shown.splitlines() if line.startswith("any of a series:")]
+    assert "AUC unknown (" in line, "each of these series has a slice with it"
+    assert set(told["optimism"]) == {"best_single", "blender"}
+    for choice in told["optimism"].values():
+        assert f"{choice['loss']:.5f} of the best of {choice['n_candidates']}" in shown
+        assert f"{choice['estimate']:+.5f}" in shown
 
 
 def test_members_that_are_suspected_or_alike_are_named_and_told_to_scripts(make_blend_workspace, run):

@@ -10,6 +10,7 @@ from ichtune.ensemble.members.member_tables import NO_FOLD_MODEL
 from ichtune.ensemble.post_processing.chain import Chain, Gain, Link
 from ichtune.ensemble.post_processing.prior_shift import PriorShift, estimated_rates
 from ichtune.ensemble.post_processing.steps import DEFAULT_STEPS
+from ichtune.ensemble.scores.all_scores import scores_of
 from ichtune.ensemble.spec import BlendSpec
 from ichtune.labels import LABELS
 from ichtune.metrics import weighted_log_loss
@@ -22,7 +23,7 @@ def rows_of(result):
 
 def test_a_blend_is_written_and_reads_back(make_blend_workspace):
     made = make_blend_workspace()
-    result = run_blend(made.open(), BlendSpec(parameters={"shrinkage": 0.1}))
+    result = run_blend(made.open(), BlendSpec(blender="convex", parameters={"shrinkage": 0.1}))
     folder = made.root / "blends" / result.blend_id
     about = json.loads((folder / "blend.json").read_text(encoding="utf-8"))
     assert about["fold_plan_hash"] == made.plan.plan_hash
@@ -43,7 +44,9 @@ def test_a_blend_is_written_and_reads_back(make_blend_workspace):
 
 def test_the_fitted_blend_can_be_read_from_what_is_written(make_blend_workspace):
     made = make_blend_workspace()
-    result = run_blend(made.open(), BlendSpec(members={"top": 2}, parameters={"weights": "per_label"}))
+    result = run_blend(
+        made.open(), BlendSpec(blender="convex", members={"top": 2}, parameters={"weights": "per_label"})
+    )
     about = json.loads((made.root / "blends" / result.blend_id / "blend.json").read_text(encoding="utf-8"))
     assert about["learned"]["post_processing"]
     restored = restore_blend(BlendSpec(**about["spec"]), about["learned"], len(about["chosen"]))
@@ -53,7 +56,7 @@ def test_the_fitted_blend_can_be_read_from_what_is_written(make_blend_workspace)
 
 def test_blending_good_members_beats_the_best_of_them_and_says_so_honestly(make_blend_workspace):
     made = make_blend_workspace(n_patients=60, noises=(0.9, 0.9, 1.0, 1.0))
-    result = run_blend(made.open(), BlendSpec())
+    result = run_blend(made.open(), BlendSpec(blender="convex"))
     rows = rows_of(result)
     assert rows["blend"]["crossfit_loss"] < rows["best_single"]["crossfit_loss"] < rows["prior"]["crossfit_loss"]
     assert rows["blend"]["crossfit_loss"] >= rows["blend"]["oof_loss"]
@@ -73,7 +76,7 @@ def test_the_estimate_holds_on_new_patients(make_blend_workspace):
         same = np.concatenate([one[list(P_COLUMNS)].to_numpy()] * made.plan.k)
         test[list(P_COLUMNS)] = same
         made.write_run(f"r{m}", oof, test)
-    result = run_blend(made.open(), BlendSpec())
+    result = run_blend(made.open(), BlendSpec(blender="convex"))
     row = rows_of(result)["blend"]
     loss = weighted_log_loss(made.y_NL[made.test], result.p_test_TL)
     assert row["expected_test_low"] <= loss <= row["expected_test_high"]
@@ -84,10 +87,10 @@ def test_members_in_shuffled_row_order_give_the_same_blend(make_blend_workspace)
     tables = {f"r{m}": made.predictions(f"r{m}", 1.0 + 0.2 * m) for m in range(3)}
     for recipe_id, (oof, test) in tables.items():
         made.write_run(recipe_id, oof, test)
-    straight = run_blend(made.open(), BlendSpec())
+    straight = run_blend(made.open(), BlendSpec(blender="convex"))
     for seed, (recipe_id, (oof, test)) in enumerate(tables.items()):
         made.write_run(recipe_id, oof.sample(frac=1, random_state=seed), test.sample(frac=1, random_state=seed))
-    shuffled = run_blend(made.open(), BlendSpec())
+    shuffled = run_blend(made.open(), BlendSpec(blender="convex"))
     np.testing.assert_allclose(shuffled.p_test_TL, straight.p_test_TL, rtol=0, atol=1e-12)
     assert shuffled.blend_id == straight.blend_id
 
@@ -109,7 +112,7 @@ def test_hard_and_single_members_give_finite_figures(make_blend_workspace):
     oof, test = made.predictions("r0", 1.0)
     columns = list(P_COLUMNS)
     made.write_run("r0", oof.assign(**(oof[columns] > 0.5).astype(float)), test.assign(**(test[columns] > 0.5) * 1.0))
-    result = run_blend(made.open(), BlendSpec(clip=1e-5))
+    result = run_blend(made.open(), BlendSpec(blender="convex", clip=1e-5))
     assert np.isfinite(result.p_test_TL).all()
     assert result.weights == {"r0": dict.fromkeys(LABELS, 1.0)}
     assert all(np.isfinite(row["crossfit_loss"]) for row in result.ladder)
@@ -118,7 +121,12 @@ def test_hard_and_single_members_give_finite_figures(make_blend_workspace):
 def test_another_method_is_another_blend(make_blend_workspace):
     made = make_blend_workspace()
     ids = {
-        run_blend(made.open(), spec).blend_id for spec in (BlendSpec(), BlendSpec(clip=1e-4), BlendSpec(members=["r0"]))
+        run_blend(made.open(), spec).blend_id
+        for spec in (
+            BlendSpec(blender="convex"),
+            BlendSpec(blender="convex", clip=1e-4),
+            BlendSpec(blender="convex", members=["r0"]),
+        )
     }
     assert len(ids) == 3
     assert sorted(path.name for path in (made.root / "blends").iterdir()) == sorted(ids)
@@ -126,7 +134,7 @@ def test_another_method_is_another_blend(make_blend_workspace):
 
 def test_what_post_processing_gained_and_the_rates_of_the_test_set_are_written(make_blend_workspace):
     made = make_blend_workspace(n_patients=60, n_test_patients=40, noises=(2.0, 2.0))
-    result = run_blend(made.open(), BlendSpec())
+    result = run_blend(made.open(), BlendSpec(blender="convex"))
     about = json.loads((made.root / "blends" / result.blend_id / "blend.json").read_text(encoding="utf-8"))
     assert [Gain(**one) for one in about["post_processing"]] == list(result.gains)
     assert {gain.step for gain in result.gains} == set(DEFAULT_STEPS)
@@ -142,18 +150,41 @@ def test_what_post_processing_gained_and_the_rates_of_the_test_set_are_written(m
 
 def test_a_shift_is_adapted_to_in_the_test_set_alone(make_blend_workspace, monkeypatch):
     made = make_blend_workspace()
-    plain = run_blend(made.open(), BlendSpec(post_processing="none"))
+    plain = run_blend(made.open(), BlendSpec(blender="convex", post_processing="none"))
     shift = Link(PriorShift().fit(plain.p_crossfit_NL, plain.panel.y_NL), LABELS)
     monkeypatch.setattr(fitting, "fit_chain", lambda *_: Chain((shift,)))
-    shifted = run_blend(made.open(), BlendSpec(post_processing=["prior_shift"]))
+    shifted = run_blend(made.open(), BlendSpec(blender="convex", post_processing=["prior_shift"]))
     np.testing.assert_array_equal(shifted.p_test_TL, np.clip(shift.predict(plain.p_test_TL), 1e-6, 1 - 1e-6))
     np.testing.assert_array_equal(shifted.fitted.predict(shifted.panel.p_MTL), plain.p_test_TL)
     assert shifted.rates == plain.rates
 
 
+def test_what_it_is_worth_is_kept_with_the_luck_of_each_choice(make_blend_workspace):
+    made = make_blend_workspace(n_patients=60)
+    result = run_blend(made.open(), BlendSpec())
+    about = json.loads((made.root / "blends" / result.blend_id / "blend.json").read_text(encoding="utf-8"))
+    panel = result.panel
+    assert about["scores"] == scores_of(panel.y_NL, result.p_crossfit_NL, panel.patient_N, panel.series_N)
+    assert about["scores"]["slices"]["pooled"]["log_loss"]["estimate"] == pytest.approx(about["loss"]["crossfit_loss"])
+    assert about["scores"]["series"]["n"] == len(set(panel.series_N)) == 60
+    assert set(about["optimism"]) == {"best_single", "blender"}
+    best = about["optimism"]["best_single"]
+    assert panel.members[best["chosen"]].recipe_id == rows_of(result)["best_single"]["recipe_id"]
+    assert best["loss"] == pytest.approx(rows_of(result)["best_single"]["oof_loss"])
+    tried = {one.loss for one in result.tried}
+    assert about["optimism"]["blender"]["loss"] == pytest.approx(min(tried))
+    assert about["optimism"]["blender"]["n_candidates"] == len(result.tried)
+    assert result.optimism["blender"].corrected.estimate >= min(tried)
+
+
+def test_without_a_choice_there_is_no_luck(make_blend_workspace):
+    made = make_blend_workspace(noises=(1.0,))
+    assert run_blend(made.open(), BlendSpec(blender="convex")).optimism == {}
+
+
 def test_nothing_is_told_of_steps_that_were_not_tried(make_blend_workspace):
     made = make_blend_workspace(n_test_patients=0, noises=())
     made.write_run("r0", made.predictions("r0", 1.0)[0], None)
-    result = run_blend(made.open(), BlendSpec(post_processing="none"))
+    result = run_blend(made.open(), BlendSpec(blender="convex", post_processing="none"))
     assert (result.gains, "blend_alone" in result.differences) == ((), False)
     assert (result.rates["test_predicted"], result.rates["test_estimated"]) == (None, None)

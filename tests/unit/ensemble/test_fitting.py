@@ -33,18 +33,18 @@ def members(noises=(3.0, 0.5, 2.0, 1.0), seed=0):
 
 def test_top_members_are_chosen_by_loss_and_the_others_weigh_nothing():
     p, y = members()
-    fitted = fit_blend(BlendSpec(members={"top": 2}), p, y, PATIENT)
+    fitted = fit_blend(BlendSpec(blender="convex", members={"top": 2}), p, y, PATIENT)
     assert fitted.chosen.tolist() == [1, 3]
     weights = fitted.weights(4)
     assert weights[[0, 2]].max() == 0
     np.testing.assert_allclose(weights.sum(axis=0), 1)
-    alone = fit_blend(BlendSpec(), p[[1, 3]], y, PATIENT)
+    alone = fit_blend(BlendSpec(blender="convex"), p[[1, 3]], y, PATIENT)
     np.testing.assert_allclose(fitted.predict(p), alone.predict(p[[1, 3]]), rtol=1e-12)
 
 
 def test_more_than_there_are_means_all():
     p, y = members()
-    assert fit_blend(BlendSpec(members={"top": 9}), p, y, PATIENT).chosen.tolist() == [0, 1, 2, 3]
+    assert fit_blend(BlendSpec(blender="convex", members={"top": 9}), p, y, PATIENT).chosen.tolist() == [0, 1, 2, 3]
 
 
 def test_predictions_are_clipped_last_and_steps_are_applied_before():
@@ -65,10 +65,12 @@ def squeezed(noises=(0.5, 0.9), seed=0):
 
 def test_members_that_are_not_sure_enough_are_put_right_on_patients_that_nothing_was_fitted_on():
     p, y = squeezed()
-    alone, whole = crossfit_stages(BlendSpec(), p, y, FOLD, PATIENT)
-    np.testing.assert_array_equal(alone, crossfit_blend(BlendSpec(post_processing="none"), p, y, FOLD, PATIENT))
+    alone, whole = crossfit_stages(BlendSpec(blender="convex"), p, y, FOLD, PATIENT)
+    np.testing.assert_array_equal(
+        alone, crossfit_blend(BlendSpec(blender="convex", post_processing="none"), p, y, FOLD, PATIENT)
+    )
     assert weighted_log_loss(y, whole) < 0.9 * weighted_log_loss(y, alone)
-    gains = fit_blend(BlendSpec(), p, y, PATIENT).chain.gains
+    gains = fit_blend(BlendSpec(blender="convex"), p, y, PATIENT).chain.gains
     assert {gain.label for gain in gains if gain.applied and gain.step == "temperature"} == set(LABELS)
 
 
@@ -86,14 +88,14 @@ def test_steps_learn_from_patients_that_the_blender_had_not_seen(blender, monkey
         (chosen,) = [tried for tried in fitted.blender.tried_ if tried.chosen]
         spec = BlendSpec(blender=chosen.blender, parameters=chosen.parameters, post_processing="none")
     else:
-        spec = BlendSpec(post_processing="none")
+        spec = BlendSpec(blender="convex", post_processing="none")
     by_hand = crossfit_blend(spec, p, y, unseen.fold_R, PATIENT)
     np.testing.assert_allclose(unseen.p_RL, by_hand, rtol=1e-12)
 
 
 def test_nothing_is_post_processed_where_nobody_is_unseen():
     p, y = squeezed()
-    fitted = fit_blend(BlendSpec(), p, y, np.zeros(400, dtype=int))
+    fitted = fit_blend(BlendSpec(blender="convex"), p, y, np.zeros(400, dtype=int))
     assert fitted.chain == Chain()
 
 
@@ -111,7 +113,7 @@ def test_a_restored_blend_predicts_the_same_bits_from_its_chosen_members_alone(b
 
 def test_what_adapts_to_a_test_set_keeps_out_of_single_predictions():
     p, y = members()
-    fitted = fit_blend(BlendSpec(post_processing="none"), p, y, PATIENT)
+    fitted = fit_blend(BlendSpec(blender="convex", post_processing="none"), p, y, PATIENT)
     shift = Link(PriorShift().fit(fitted.blend(p), y), LABELS)
     fitted = replace(fitted, chain=Chain((shift,)))
     np.testing.assert_array_equal(fitted.predict(p), fitted.blend(p))
@@ -121,7 +123,7 @@ def test_what_adapts_to_a_test_set_keeps_out_of_single_predictions():
 
 def test_a_blend_of_another_number_of_members_is_not_restored():
     p, y = members()
-    spec = BlendSpec()
+    spec = BlendSpec(blender="convex")
     with pytest.raises(DataError, match="weights of 4 members, got 3 members"):
         restore_blend(spec, fit_blend(spec, p, y, PATIENT).learned(), 3)
 
@@ -129,7 +131,7 @@ def test_a_blend_of_another_number_of_members_is_not_restored():
 @pytest.mark.parametrize("learned", [{"weights_": [[1.0] * 6]}, {"blender": [], "post_processing": []}])
 def test_what_an_older_version_learned_is_not_guessed(learned):
     with pytest.raises(DataError, match="must hold its blender and post_processing"):
-        restore_blend(BlendSpec(), learned, 1)
+        restore_blend(BlendSpec(blender="convex"), learned, 1)
 
 
 def test_choosing_the_members_is_part_of_what_is_cross_fitted():
@@ -148,7 +150,7 @@ def test_choosing_the_members_is_part_of_what_is_cross_fitted():
 @pytest.mark.parametrize("sharing", ["shared", "per_label"])
 def test_noise_cannot_beat_the_prior_once_it_is_cross_fitted(space, sharing):
     """Mean over eight data sets, since by luck noise does help on one or another."""
-    spec = BlendSpec(parameters={"space": space, "weights": sharing}, post_processing="none")
+    spec = BlendSpec(blender="convex", parameters={"space": space, "weights": sharing}, post_processing="none")
     fold = np.arange(200) % 4
     patient = np.arange(200)
     in_sample, crossfitted = [], []
@@ -171,7 +173,7 @@ def test_noise_is_brought_back_to_the_rates_by_post_processing_and_no_lower():
         y = truth(rng)[1]
         p = from_logits(-2 + rng.standard_normal((5, 400, N_LABELS)))
         prior = weighted_log_loss(y, prior_predictions(y, len(y)))
-        alone, whole = crossfit_stages(BlendSpec(), p, y, FOLD, PATIENT)
+        alone, whole = crossfit_stages(BlendSpec(blender="convex"), p, y, FOLD, PATIENT)
         above.append([weighted_log_loss(y, p_NL) / prior - 1 for p_NL in (alone, whole)])
     alone, whole = np.mean(above, axis=0)
     assert 0 < whole < 0.5 * alone
@@ -181,7 +183,7 @@ def test_noise_is_brought_back_to_the_rates_by_post_processing_and_no_lower():
 def test_shuffled_labels_leave_nothing_to_learn(post_processing):
     p, y = members()
     shuffled = y[np.random.default_rng(3).permutation(len(y))]
-    spec = BlendSpec(post_processing=post_processing)
+    spec = BlendSpec(blender="convex", post_processing=post_processing)
     crossfitted = weighted_log_loss(shuffled, crossfit_blend(spec, p, shuffled, FOLD, PATIENT))
     assert crossfitted > weighted_log_loss(shuffled, prior_predictions(shuffled, len(y)))
 

@@ -42,6 +42,14 @@ def test_members_by_rank_or_by_name(tmp_path):
     mixed = read(tmp_path, "members: [resnet, {search: windows}, exp_40]\n")
     assert mixed.wanted == ("resnet", {"search": "windows"}, "exp_40")
     assert BlendSpec(**mixed.to_dict()) == mixed
+    level = read(tmp_path, "members: [{level: 2}, resnet]\n")
+    assert level.wanted == ({"level": 2}, "resnet")
+    assert BlendSpec(**level.to_dict()) == level
+
+
+def test_the_default_chooses_its_blender(tmp_path):
+    assert read(tmp_path, "version: 1\n") == BlendSpec()
+    assert BlendSpec().blender == "auto"
 
 
 @pytest.mark.parametrize(
@@ -50,8 +58,8 @@ def test_members_by_rank_or_by_name(tmp_path):
         ("blendr: convex\n", "unknown key 'blendr'. Did you mean 'blender'"),
         ("blender: convx\n", "unknown blender 'convx'. Did you mean 'convex'"),
         ("blender: [convex]\n", "'blender' must be a name"),
-        ("parameters: {spce: logit}\n", "no parameter 'spce'. Did you mean 'space'"),
-        ("parameters: {space: logits}\n", "Did you mean 'logit'"),
+        ("blender: convex\nparameters: {spce: logit}\n", "no parameter 'spce'. Did you mean 'space'"),
+        ("blender: convex\nparameters: {space: logits}\n", "Did you mean 'logit'"),
         ("parameters: 3\n", "'parameters' must map"),
         ("post_processing: [plat]\n", "unknown step 'plat'. Did you mean 'platt'"),
         ("post_processing: no\n", "must be a list of steps, or none, got 'no'"),
@@ -70,9 +78,12 @@ def test_members_by_rank_or_by_name(tmp_path):
         ("members: [{serach: a}]\n", "{search: NAME}"),
         ("members: [{search: 1}]\n", "{search: NAME}"),
         ("members: [{search: a, top: 1}]\n", "{search: NAME}"),
+        ("members: [{level: 3}]\n", "{level: 2}"),
+        ("members: [{level: yes}]\n", "{level: 2}"),
+        ("members: [{level: 2}, {level: 2}]\n", "names a run twice"),
         ("members: [123]\n", "recipe_ids in quotes"),
         ("members: []\n", "'members'"),
-        ("parameters: {space: [x]}\n", "unknown space"),
+        ("blender: convex\nparameters: {space: [x]}\n", "unknown space"),
         ("- a\n", "must map keys to values"),
         ("~\n", "must map keys to values"),
         ("", "the file is empty"),

@@ -132,7 +132,7 @@ def complete(made) -> None:
     (root / "runs" / "halfway").mkdir()
     made.write_sample()
     workspace = made.open()
-    blended = run_blend(workspace, BlendSpec())
+    blended = run_blend(workspace, BlendSpec(blender="convex"))
     write_submission(workspace, blended.panel.test_image_ids, blended.p_test_TL)
 
 

@@ -22,7 +22,7 @@ from ichtune.training.checkpoint import load_checkpoint
 from ichtune.training.predict import load_model
 from ichtune.workspace import Workspace
 
-PER_LABEL = BlendSpec(parameters={"weights": "per_label"}, clip=1e-4)
+PER_LABEL = BlendSpec(blender="convex", parameters={"weights": "per_label"}, clip=1e-4)
 
 
 def files_of(folder):

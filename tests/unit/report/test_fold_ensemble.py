@@ -21,7 +21,7 @@ def blend_json(workspace):
 
 
 def test_it_is_the_blend_as_it_was_scored_and_the_models_of_its_members(blended_networks):
-    workspace = blended_networks(spec=BlendSpec(parameters={"weights": "per_label"}))
+    workspace = blended_networks(spec=BlendSpec(blender="convex", parameters={"weights": "per_label"}))
     about = blend_json(workspace)[1]
     ensemble = ensemble_of(workspace)
     assert [member.recipe_id for member in ensemble.members] == about["chosen"]
@@ -43,7 +43,7 @@ def test_members_that_the_blend_did_not_choose_are_left_out(blended_networks):
     np.testing.assert_array_equal(ensemble.blend.predict(p_MNL), p_MNL[0])
 
 
-PER_LABEL = BlendSpec(parameters={"weights": "per_label"})
+PER_LABEL = BlendSpec(blender="convex", parameters={"weights": "per_label"})
 WEIGHTS = [[0.25, 0, 0, 1, 0.5, 0.5], [0] * 6, [0.75, 1, 1, 0, 0.5, 0.5]]
 STEPS = [
     {"step": "platt", "labels": ["any", "subdural"], "learned": {"scale": [1.3] * 6, "offset": [0.1] * 6}},
@@ -69,7 +69,7 @@ def test_members_without_weight_are_left_out_and_counted(blended_networks):
 
 @pytest.mark.parametrize("space", ["logit", "probability"])
 def test_the_blend_of_the_live_members_predicts_the_same_to_the_last_bit(space):
-    spec = BlendSpec(parameters={"weights": "per_label", "space": space})
+    spec = BlendSpec(blender="convex", parameters={"weights": "per_label", "space": space})
     p_MNL = np.random.default_rng(3).random((3, 100, 6))
     live, blend = restore_live(spec, learned_of(WEIGHTS), ["a", "b", "c"])
     assert live == ("a", "c")
@@ -94,7 +94,7 @@ class Learned(EqualMean):
 )
 def test_every_member_stays_where_weights_do_not_tell_all(monkeypatch, blender: type[Blender], learned):
     monkeypatch.setattr("ichtune.ensemble.fitting.create_blender", lambda *_: blender())
-    live, blend = restore_live(BlendSpec(), learned, ["a", "b", "c"])
+    live, blend = restore_live(BlendSpec(blender="convex"), learned, ["a", "b", "c"])
     assert live == ("a", "b", "c")
     p_MNL = np.random.default_rng(3).random((3, 5, 6))
     np.testing.assert_allclose(blend.blend(p_MNL), p_MNL.mean(axis=0))

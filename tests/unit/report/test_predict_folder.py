@@ -115,7 +115,7 @@ def test_a_bundle_says_what_its_workspace_said_to_the_last_bit(blended_networks,
 
 
 def test_models_without_weight_do_not_run_and_are_not_missed(blended_networks, dicom, tmp_path, monkeypatch):
-    spec = BlendSpec(parameters={"weights": "per_label"})
+    spec = BlendSpec(blender="convex", parameters={"weights": "per_label"})
     workspace = blended_networks({"windows": "brain"}, {"windows": "bone"}, {"windows": "subdural"}, spec=spec)
     (path,) = workspace.layout.blends.glob("*/blend.json")
     weights = [[0.25, 0, 0, 1, 0.5, 0.5], [0] * 6, [0.75, 1, 1, 0, 0.5, 0.5]]

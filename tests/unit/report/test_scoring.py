@@ -85,7 +85,7 @@ def test_a_value_that_is_no_probability_is_refused(files, value):
 def blended(make_blend_workspace, tmp_path):
     made = make_blend_workspace(n_patients=40)
     made.write_sample()
-    result = run_blend(made.open(), BlendSpec(clip=1e-5))
+    result = run_blend(made.open(), BlendSpec(blender="convex", clip=1e-5))
     written = write_submission(made.open(), result.panel.test_image_ids, result.p_test_TL)
     return made, result, written, made.write_truth(tmp_path / "truth.csv")
 

@@ -85,7 +85,7 @@ def test_it_blends_like_any_run(made) -> None:
     done = stack(workspace, RECIPE)
     panel = load_panel(workspace)
     assert {member.recipe_id for member in panel.members} == {ONE, TWO, done.recipe.recipe_id}
-    result = run_blend(workspace, BlendSpec())
+    result = run_blend(workspace, BlendSpec(blender="convex"))
     names = [row["name"] for row in result.ladder]
     assert f"single:{done.recipe.summary}" in names
     best = next(row for row in result.ladder if row["name"] == "best_single")

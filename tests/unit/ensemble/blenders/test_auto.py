@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 
@@ -28,6 +30,30 @@ def test_members_alike_are_averaged_and_a_bad_one_among_them_is_weighed_down(gen
     chosen = Auto().fit(p, y, None, patient)
     assert next(tried.blender for tried in chosen.tried_ if tried.chosen) == "convex"
     assert chosen.weights_[0].min() > 0.9
+
+
+def test_a_duplicate_changes_nothing(generated, monkeypatch):
+    """Whatever is chosen: the equal mean by itself would count it twice."""
+    p, y, patient = generated(noises=(0.3, 1.0, 2.0))
+    for candidate in CANDIDATES:
+        monkeypatch.setattr(auto, "CANDIDATES", (candidate,))
+        alone, beside = (Auto().fit(members, y, None, patient) for members in (p, p[[0, 1, 2, 1]]))
+        assert beside.predict(p[[0, 1, 2, 1]]) == pytest.approx(alone.predict(p), abs=1e-12), candidate
+        if beside.weights_ is not None:
+            assert beside.weights_[1] == pytest.approx(beside.weights_[3])
+            assert beside.weights_[[1, 3]].sum(axis=0) == pytest.approx(alone.weights_[1], abs=1e-12)
+        again = Auto().restore(json.loads(json.dumps(beside.learned())))
+        assert (again.predict(p[[0, 1, 2, 1]]) == beside.predict(p[[0, 1, 2, 1]])).all()
+    with pytest.raises(DataError, match="fitted on 4 members, got 3"):
+        beside.predict(p)
+
+
+def test_the_losses_of_the_choice_are_kept_for_its_optimism(generated, few):
+    p, y, patient = generated(noises=(0.3, 4.0, 4.0))
+    fitted = Auto().fit(p, y, None, patient)
+    losses_RC, patient_R = fitted.judged_
+    assert losses_RC.mean(axis=0) == pytest.approx([tried.loss for tried in fitted.tried_])
+    assert set(patient_R) == set(patient)
 
 
 def test_a_fancier_candidate_must_be_a_standard_error_better(generated, few):
@@ -112,6 +138,7 @@ def test_settings_and_what_was_learned_are_checked():
         Auto(tolerance=-1)
     with pytest.raises(DataError, match="must name what it chose"):
         Auto().restore({"weights_": None})
+    whole = {"weights_": None, "n_members": 1, "distinct": [0]}
     itself = {"blender": "auto", "parameters": {}, "loss": 1, "behind": 0, "standard_error": 0, "chosen": True}
     with pytest.raises(DataError, match="what its choice learned"):
-        Auto().restore({"weights_": None, "tried": [itself], "chosen": {}})
+        Auto().restore({**whole, "tried": [itself], "chosen": {}})

@@ -67,7 +67,7 @@ def test_its_record_says_where_it_came_from_without_folders(files, made):
 
 def test_the_order_of_rows_changes_neither_id_nor_blend(files, made):
     straight = files.add()
-    spec = BlendSpec(post_processing="none")
+    spec = BlendSpec(blender="convex", post_processing="none")
     before = run_blend(made.open(), spec)
     remove_predictions(made.open(), "theirs")
     shuffled = files.add(oof=files.oof.sample(frac=1, random_state=0), test=files.test.sample(frac=1, random_state=1))

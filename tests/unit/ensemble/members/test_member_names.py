@@ -1,12 +1,13 @@
 import json
 import sys
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 
 from ichtune.ensemble.members.member_names import foreign_names, resolve_members, started_runs
 from ichtune.errors import ConfigError, DataError
-from ichtune.recipe_file import read_recipe
+from ichtune.recipe_file import read_recipe, read_second_level_recipe
 from ichtune.tables import TRIALS, write_table
 
 
@@ -52,6 +53,28 @@ def test_a_recipe_is_the_run_that_was_trained_from_it(made, tmp_path, monkeypatc
     assert resolve_members(made.open(), ["exp_00", str(file)]) == [recipe_id, own_id]
 
 
+def write_second_level(made, recipe_id, recipe):
+    made.write_run(recipe_id, *made.predictions(recipe_id, 1.0))
+    record = {"summary": "gru", "recipe": recipe.to_dict()}
+    (made.root / "runs" / recipe_id / "recipe.json").write_text(json.dumps(record), encoding="utf-8")
+
+
+def test_runs_of_the_second_level_are_named_by_level_or_by_their_recipe(made):
+    with pytest.raises(DataError, match=r"no run of level 2 .*`ichtune stack`"):
+        resolve_members(made.open(), [{"level": 2}])
+    with pytest.raises(DataError, match=r"recipe level2_gru is not trained .*`ichtune stack --recipe level2_gru`"):
+        resolve_members(made.open(), ["level2_gru"])
+    gru = read_second_level_recipe("level2_gru")
+    write_second_level(made, "s0", replace(gru, members=("000000000001", "000000000002")))
+    write_second_level(made, "s1", replace(gru, members=("000000000001",), hidden=8))
+    assert resolve_members(made.open(), ["level2_gru"]) == ["s0"]
+    assert resolve_members(made.open(), [{"level": 2}]) == ["s0", "s1"]
+    assert resolve_members(made.open(), [{"level": 1}, "s1"]) == ["r0", "r1", "r2", "r3", "s1"]
+    write_second_level(made, "s2", replace(gru, members=("000000000001",)))
+    with pytest.raises(ConfigError, match="level2_gru has runs on several sets of members: name one of s0, s2"):
+        resolve_members(made.open(), ["level2_gru"])
+
+
 def test_what_means_nothing_is_answered_with_the_nearest(made):
     with pytest.raises(ConfigError, match=r"'thiers'.*Did you mean 'theirs'"):
         resolve_members(made.open(), ["thiers"])
@@ -62,5 +85,5 @@ def test_what_means_nothing_is_answered_with_the_nearest(made):
         resolve_members(made.open(), [{"search": "window"}])
     with pytest.raises(DataError, match=r"no recipe of search 'windows' .*`ichtune train --search windows`"):
         resolve_members(made.open(), [{"search": "windows"}])
-    with pytest.raises(ConfigError, match=r"a name or \{search: NAME\}"):
+    with pytest.raises(ConfigError, match=r"a name, \{search: NAME\} or \{level: 2\}"):
         resolve_members(made.open(), [{"searches": "windows"}])

@@ -1,0 +1,126 @@
+"""What a blend is worth beside the metric, and what of it is luck or suspect, as plain values for the page.
+
+Dimension key: L labels.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ichtune.ensemble.blend import CHOICE
+from ichtune.ensemble.ladder import BEST_SINGLE
+from ichtune.ensemble.members.suspicions import FOLD
+from ichtune.labels import LABELS
+
+#: Scores on the page, by their key in blend.json.
+TITLES = {
+    "auc": "AUC",
+    "average_precision": "average precision",
+    "sensitivity_at_specificity_0.9": "sensitivity at specificity 0.9",
+    "sensitivity_at_specificity_0.95": "sensitivity at specificity 0.95",
+    "specificity_at_sensitivity_0.9": "specificity at sensitivity 0.9",
+    "specificity_at_sensitivity_0.95": "specificity at sensitivity 0.95",
+    "calibration_error": "expected calibration error",
+}
+CHOICES = {BEST_SINGLE: "the best of {n} runs", CHOICE: "the best of {n} ways to blend"}
+
+
+@dataclass(frozen=True)
+class ScoreValue:
+    """A score with its interval; None where it is undefined, and why."""
+
+    estimate: float | None
+    low: float | None
+    high: float | None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class ScoreRow:
+    """One score: of each label in label order, then pooled over labels."""
+
+    title: str
+    values: tuple[ScoreValue, ...]
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """The scores of slices or of series; ``n_positive`` in label order."""
+
+    unit: str
+    n: int
+    n_positive: tuple[int, ...]
+    rows: tuple[ScoreRow, ...]
+
+
+@dataclass(frozen=True)
+class LuckRow:
+    """A choice by loss: the loss as it is, what of it is luck, and the loss without it, with its interval (nats)."""
+
+    title: str
+    loss: float
+    luck: float
+    corrected: float
+    low: float
+    high: float
+
+
+def score_tables(about: Mapping[str, Any]) -> tuple[ScoreTable, ...]:
+    """Return the scores that blend.json holds, of slices and then of series; nothing of an older one."""
+    scores = about.get("scores") or {}
+    return tuple(_table(unit, scores[unit]) for unit in ("slices", "series") if unit in scores)
+
+
+def _table(unit: str, told: Mapping[str, Any]) -> ScoreTable:
+    columns = [*(told["labels"][label] for label in LABELS), told["pooled"]]
+    rows = (
+        ScoreRow(title, tuple(_value(column[key]) for column in columns))
+        for key, title in TITLES.items()
+        if all(key in column for column in columns)
+    )
+    counts = tuple(int(told["labels"][label]["n_positive"]) for label in LABELS)
+    return ScoreTable(unit, int(told["n"]), counts, tuple(rows))
+
+
+def _value(told: Mapping[str, Any]) -> ScoreValue:
+    return ScoreValue(told["estimate"], told["low"], told["high"], str(told.get("reason") or ""))
+
+
+def luck_rows(about: Mapping[str, Any]) -> tuple[LuckRow, ...]:
+    """Return what of the lead of each choice is luck."""
+    return tuple(
+        LuckRow(
+            title=CHOICES.get(name, name).format(n=one["n_candidates"]),
+            loss=one["loss"],
+            luck=one["estimate"],
+            corrected=one["corrected"]["estimate"],
+            low=one["corrected"]["low"],
+            high=one["corrected"]["high"],
+        )
+        for name, one in (about.get("optimism") or {}).items()
+    )
+
+
+def warnings_of(about: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return a sentence on each suspicion and each pair of members that is nearly the same; it names no slice."""
+    names = {
+        str(member["recipe_id"]): f"{member['name']} ({member['recipe_id']})" for member in about.get("members") or []
+    }
+    told = []
+    for one in about.get("suspicions") or []:
+        name = names.get(one["recipe_id"], one["recipe_id"])
+        if one["kind"] == FOLD:
+            told.append(
+                f"Leak suspected: {name} predicts fold {one['fold']} far better than the others, as no other run does."
+            )
+        else:
+            told.append(
+                f"Leak suspected: {name} is sure and right about slices of {one['n_patients']} patients on which the "
+                "other runs are not; blend.json names some."
+            )
+    for pair in about.get("alike") or []:
+        a, b = (names.get(pair[key], pair[key]) for key in ("recipe_id", "other"))
+        told.append(
+            f"{a} and {b} say nearly the same (log odds correlate to {pair['correlation']:.6f}) and count as two."
+        )
+    return tuple(told)
