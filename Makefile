@@ -31,7 +31,8 @@ demo: $(READY)  ## the whole job on generated data: demo/submission.csv, demo/re
 	$(ICHTUNE) prepare $(DEMO)/phantom --labels $(DEMO)/phantom/stage_2_train.csv --out $(DEMO) --size 64 --folds 3
 	$(ICHTUNE) search --space demo --work $(DEMO)
 	$(ICHTUNE) train --work $(DEMO)
-	$(ICHTUNE) blend --work $(DEMO) --quiet
+	$(ICHTUNE) stack --work $(DEMO)
+	$(ICHTUNE) blend --ensemble demo --work $(DEMO) --quiet
 	$(ICHTUNE) score $(DEMO)/submission.csv --truth $(DEMO)/phantom/truth.csv --ladder --work $(DEMO)
 	$(ICHTUNE) report --work $(DEMO)
 

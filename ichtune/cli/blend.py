@@ -111,6 +111,12 @@ def _show(blended: "BlendResult", submission: "SubmissionResult | None", workspa
     _show_steps(blended)
     _show_scores(blended)
     row = next(row for row in blended.ladder if row["name"] == "blend")
+    second = blended.differences.get("without_second_level")
+    if second is not None:
+        result(
+            f"The second level: {second.estimate:+.5f} against the blend without it, {second.low:+.5f} to "
+            f"{second.high:+.5f}."
+        )
     gain = blended.differences["best_single"]
     result(
         f"Cross-fitted loss {row['crossfit_loss']:.5f}, 95 % interval {_interval(row, 'crossfit')}; "

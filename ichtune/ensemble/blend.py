@@ -9,8 +9,17 @@ import numpy as np
 import pandas as pd
 
 from ichtune.ensemble.blenders.auto import Auto, Tried
-from ichtune.ensemble.fitting import FittedBlend, crossfit_stages, fit_blend
-from ichtune.ensemble.ladder import BEST_SINGLE, BLEND, EQUAL_MEAN, PRIOR, Rung, build_rungs, ladder_rows
+from ichtune.ensemble.fitting import FittedBlend, crossfit_blend, crossfit_stages, fit_blend
+from ichtune.ensemble.ladder import (
+    BEST_SINGLE,
+    BLEND,
+    EQUAL_MEAN,
+    PRIOR,
+    WITHOUT_SECOND_LEVEL,
+    Rung,
+    build_rungs,
+    ladder_rows,
+)
 from ichtune.ensemble.members.member_tables import NO_FOLD_MODEL
 from ichtune.ensemble.members.panel import Panel, load_panel
 from ichtune.ensemble.post_processing.chain import Gain
@@ -105,7 +114,9 @@ def run_blend(workspace: Workspace, spec: BlendSpec) -> BlendResult:
     fitted = fit_blend(spec, panel.p_MNL, panel.y_NL, panel.patient_N)
     p_alone_NL, p_crossfit_NL = crossfit_stages(spec, panel.p_MNL, panel.y_NL, panel.fold_N, panel.patient_N)
     blend_id = _blend_id(spec, panel)
-    rungs = build_rungs(panel, fitted.predict_set(panel.p_MNL), p_crossfit_NL, blend_id)
+    rungs = build_rungs(
+        panel, fitted.predict_set(panel.p_MNL), p_crossfit_NL, blend_id, _without_second_level(spec, panel)
+    )
     alone = {BLEND_ALONE: slice_losses(panel.y_NL, p_alone_NL)} if spec.post_processing else {}
     result = BlendResult(
         blend_id=blend_id,
@@ -123,6 +134,25 @@ def run_blend(workspace: Workspace, spec: BlendSpec) -> BlendResult:
     return result
 
 
+def fit_first_level(spec: BlendSpec, panel: Panel) -> tuple[np.ndarray, FittedBlend] | None:
+    """Fit the blend of the first level's members alone; None where the panel has no other ones, or none of these.
+
+    Returns:
+        Their numbers, and the blend.
+    """
+    first = panel.of_first_level
+    return None if first is None else (first, fit_blend(spec, panel.p_MNL[first], panel.y_NL, panel.patient_N))
+
+
+def _without_second_level(spec: BlendSpec, panel: Panel) -> tuple[np.ndarray, np.ndarray] | None:
+    fitted = fit_first_level(spec, panel)
+    if fitted is None:
+        return None
+    first, blend = fitted
+    p_MNL = panel.p_MNL[first]
+    return blend.predict_set(p_MNL), crossfit_blend(spec, p_MNL, panel.y_NL, panel.fold_N, panel.patient_N)
+
+
 def _blend_id(spec: BlendSpec, panel: Panel) -> str:
     made_from = {
         "spec": spec.to_dict(),
@@ -137,7 +167,8 @@ def _differences(panel: Panel, rungs: list[Rung], others: dict[str, np.ndarray])
     losses = {rung.name: slice_losses(panel.y_NL, rung.p_crossfit_NL) for rung in rungs} | others
     return {
         name: difference_interval(losses[BLEND], losses[name], panel.patient_N)
-        for name in (PRIOR, BEST_SINGLE, EQUAL_MEAN, *others)
+        for name in (PRIOR, BEST_SINGLE, EQUAL_MEAN, WITHOUT_SECOND_LEVEL, *others)
+        if name in losses
     }
 
 

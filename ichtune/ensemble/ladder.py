@@ -15,6 +15,8 @@ from ichtune.ensemble.scores.bootstrap import loss_intervals, prediction_interva
 from ichtune.metrics import prior_predictions, slice_losses
 
 PRIOR, BEST_SINGLE, EQUAL_MEAN, BLEND = "prior", "best_single", "equal_mean", "blend"
+#: The blend made again without the second level, where there is one.
+WITHOUT_SECOND_LEVEL = "without_second_level"
 SINGLE_PREFIX = "single:"
 
 
@@ -35,8 +37,17 @@ class Rung:
     about: dict[str, Any]
 
 
-def build_rungs(panel: Panel, p_oof_NL: np.ndarray, p_crossfit_NL: np.ndarray, blend_id: str) -> list[Rung]:
+def build_rungs(
+    panel: Panel,
+    p_oof_NL: np.ndarray,
+    p_crossfit_NL: np.ndarray,
+    blend_id: str,
+    without_second: tuple[np.ndarray, np.ndarray] | None = None,
+) -> list[Rung]:
     """Return prior, every single member, the best of them, the equal mean, and the blend, in this order.
+
+    Before the blend stands the same without the members of the second level, where some are of the first: what the
+    second level is worth.
 
     A single member and the equal mean fit nothing on out-of-fold predictions: their cross-fitted predictions
     are the out-of-fold ones. The best member is a choice, and is made again without each fold.
@@ -46,6 +57,7 @@ def build_rungs(panel: Panel, p_oof_NL: np.ndarray, p_crossfit_NL: np.ndarray, b
         p_oof_NL: the blend's predictions in sample.
         p_crossfit_NL: the blend's cross-fitted predictions.
         blend_id: of the blend.
+        without_second: what the blend would predict without the second level, in sample and cross-fitted.
     """
     y_NL, p_MNL, fold_N = panel.y_NL, panel.p_MNL, panel.fold_N
     n_labels = y_NL.shape[1]
@@ -69,6 +81,7 @@ def build_rungs(panel: Panel, p_oof_NL: np.ndarray, p_crossfit_NL: np.ndarray, b
         *singles,
         Rung(BEST_SINGLE, p_MNL[best], crossfit(best_of, fold_N, n_labels), about_best),
         Rung(EQUAL_MEAN, p_mean_NL, p_mean_NL, {}),
+        *([] if without_second is None else [Rung(WITHOUT_SECOND_LEVEL, *without_second, {})]),
         Rung(BLEND, p_oof_NL, p_crossfit_NL, {"blend_id": blend_id}),
     ]
 
@@ -106,14 +119,23 @@ def ladder_rows(panel: Panel, rungs: list[Rung]) -> list[dict[str, Any]]:
     ]
 
 
-def predict_rungs(panel: Panel, p_blend_TL: np.ndarray) -> dict[str, np.ndarray]:
-    """Return what each rung predicts for the unlabelled slices: (T, L) by the names of ``build_rungs``."""
+def predict_rungs(
+    panel: Panel, p_blend_TL: np.ndarray, p_without_TL: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
+    """Return what each rung predicts for the unlabelled slices: (T, L) by the names of ``build_rungs``.
+
+    Args:
+        panel: the members.
+        p_blend_TL: the blend's predictions.
+        p_without_TL: those of the blend without the second level, where there is that rung.
+    """
     singles = {f"{SINGLE_PREFIX}{m.name}": p_TL for m, p_TL in zip(panel.members, panel.p_MTL, strict=True)}
     return {
         PRIOR: prior_predictions(panel.y_NL, len(panel.test_image_ids)),
         **singles,
         BEST_SINGLE: panel.p_MTL[best_member(panel)],
         EQUAL_MEAN: EqualMean().predict(panel.p_MTL),
+        **({} if p_without_TL is None else {WITHOUT_SECOND_LEVEL: p_without_TL}),
         BLEND: p_blend_TL,
     }
 

@@ -7,14 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from ichtune.ensemble.blend import BLEND_ALONE
-from ichtune.ensemble.ladder import BEST_SINGLE, EQUAL_MEAN, PRIOR, SINGLE_PREFIX
+from ichtune.ensemble.blend import BLEND_ALONE, CHOICE
+from ichtune.ensemble.ladder import BEST_SINGLE, EQUAL_MEAN, PRIOR, SINGLE_PREFIX, WITHOUT_SECOND_LEVEL
 
 #: What a blend is compared with, in the order of the ladder.
 RUNGS = {
     PRIOR: "the label rates alone",
     BEST_SINGLE: "the best single run",
     EQUAL_MEAN: "the equal mean of all runs",
+    WITHOUT_SECOND_LEVEL: "the blend without the second level",
     BLEND_ALONE: "the blend without post-processing",
 }
 
@@ -70,8 +71,8 @@ class BlendAccount:
         compared: the blend with the other rungs of the ladder.
         steps: of post-processing that are applied.
         suspected: members that may have seen labels which they predict.
-        optimism: nats that choosing among ``n_candidates`` is expected to have taken off the loss by luck; None where
-            it was not estimated.
+        optimism: nats of luck that are expected in the lead of the best of ``n_candidates`` ways to blend; None where
+            none was chosen.
     """
 
     losses: Mapping[str, float] = field(default_factory=dict)
@@ -110,7 +111,7 @@ def account_of(about: Mapping[str, Any], ladder: list[Any]) -> BlendAccount:
         LookupError, TypeError: not such values.
     """
     singles = [row for row in ladder if isinstance(row, dict) and str(row.get("name")).startswith(SINGLE_PREFIX)]
-    differences, optimism = about.get("differences") or {}, about.get("optimism") or {}
+    differences, optimism = about.get("differences") or {}, (about.get("optimism") or {}).get(CHOICE) or {}
     return BlendAccount(
         losses={str(row["recipe_id"]): float(row["oof_loss"]) for row in singles},
         compared=tuple(

@@ -13,7 +13,7 @@ import pandas as pd
 
 from ichtune.ensemble.blend import BLEND_ALONE
 from ichtune.ensemble.blenders.auto import Tried
-from ichtune.ensemble.ladder import BEST_SINGLE, BLEND, EQUAL_MEAN, PRIOR, SINGLE_PREFIX
+from ichtune.ensemble.ladder import BEST_SINGLE, BLEND, EQUAL_MEAN, PRIOR, SINGLE_PREFIX, WITHOUT_SECOND_LEVEL
 from ichtune.ensemble.members.run_records import run_title
 from ichtune.ensemble.post_processing.chain import Gain
 from ichtune.errors import DataError, IchtuneError
@@ -31,6 +31,7 @@ TITLES = {
     PRIOR: "label rates only (prior)",
     BEST_SINGLE: "best single run",
     EQUAL_MEAN: "equal mean",
+    WITHOUT_SECOND_LEVEL: "blend without the second level",
     BLEND: "blend",
     BLEND_ALONE: "blend without post-processing",
 }

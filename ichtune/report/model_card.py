@@ -91,9 +91,11 @@ def _gained(account: BlendAccount) -> str:
     if lines or account.steps:
         text += "\nBelow 0 is a gain; all of it on patients that were held out.\n"
     if account.optimism is not None:
-        of = "" if account.n_candidates is None else f" among {account.n_candidates} candidates"
-        luck = f"the loss is expected to be {account.optimism:.5f} too low by the luck of that"
-        text += f"\nThe best was chosen{of}: {luck}.\n"
+        of = "" if account.n_candidates is None else f" among {account.n_candidates}"
+        text += (
+            f"\nThe way to blend was chosen by loss{of}: {account.optimism:.5f} of the best one's lead is expected to be "
+            "luck. The cross-fitted loss repeats the choice without the patients that it scores, and holds none of it.\n"
+        )
     return text
 
 

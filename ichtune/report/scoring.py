@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ichtune.ensemble.blend import fit_first_level
 from ichtune.ensemble.ladder import BLEND, predict_rungs
 from ichtune.ensemble.members.panel import load_panel
+from ichtune.ensemble.spec import BlendSpec
 from ichtune.errors import ConflictError, DataError
 from ichtune.labels import LABELS
 from ichtune.metrics import check_probabilities, per_label_log_loss, weighted_log_loss
@@ -100,7 +102,9 @@ def add_test_losses(workspace: Workspace, submission: Path, truth: Path) -> list
     y = read_label_matrix(truth)
     submitted = _aligned(read_label_matrix(submission), y.image_ids, str(submission), str(truth))
     losses = {}
-    for name, p_TL in predict_rungs(panel, p_blend_TL).items():
+    without = fit_first_level(BlendSpec(**about["spec"]), panel)
+    p_without_TL = None if without is None else without[1].predict_set(panel.p_MTL[without[0]])
+    for name, p_TL in predict_rungs(panel, p_blend_TL, p_without_TL).items():
         p_NL, _ = fill_missing(workspace, y.image_ids, panel.test_image_ids, p_TL)
         if name == BLEND and np.abs(p_NL - submitted).max() > TOLERANCE:
             raise ConflictError(

@@ -14,7 +14,7 @@ import numpy as np
 from ichtune.ensemble.members.alike import Alike, find_alike
 from ichtune.ensemble.members.member_names import Wanted, resolve_members, started_runs
 from ichtune.ensemble.members.member_tables import SliceOrder, mean_of_fold_models, out_of_fold, read_member
-from ichtune.ensemble.members.run_records import is_foreign
+from ichtune.ensemble.members.run_records import FIRST_LEVEL, is_foreign, level_of
 from ichtune.ensemble.members.suspicions import Suspicion, find_suspicions
 from ichtune.errors import DataError, NothingUsableError
 from ichtune.labels import LABELS, N_LABELS
@@ -33,11 +33,13 @@ class Member:
         recipe_id: of the run.
         name: a short one for people, unique in its panel.
         foreign: whether it is predictions alone, brought by ``ichtune ensemble add``.
+        level: 2 where it learnt along series from other runs' predictions, else 1.
     """
 
     recipe_id: str
     name: str
     foreign: bool = False
+    level: int = FIRST_LEVEL
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,12 @@ class Panel:
     def alike(self) -> tuple[Alike, ...]:
         """Pairs of members that say nearly the same of every slice; both take part."""
         return find_alike([member.recipe_id for member in self.members], self.p_MNL)
+
+    @property
+    def of_first_level(self) -> np.ndarray | None:
+        """Members of the first level, by number; None where they are all or none."""
+        rows = np.array([m for m, member in enumerate(self.members) if member.level == FIRST_LEVEL], dtype=np.int64)
+        return rows if 0 < len(rows) < len(self.members) else None
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -184,6 +192,7 @@ def _named_members(workspace: Workspace, recipe_ids: Sequence[str]) -> tuple[Mem
             recipe_id,
             f"{name}|{recipe_id}" if name in shared or not name else name,
             is_foreign(records[recipe_id]),
+            level_of(records[recipe_id]),
         )
         for recipe_id, name in names.items()
     )

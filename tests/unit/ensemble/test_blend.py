@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ichtune.ensemble import fitting
-from ichtune.ensemble.blend import run_blend
+from ichtune.ensemble.blend import fit_first_level, run_blend
 from ichtune.ensemble.fitting import restore_blend
 from ichtune.ensemble.members.member_tables import NO_FOLD_MODEL
 from ichtune.ensemble.post_processing.chain import Chain, Gain, Link
@@ -175,6 +175,26 @@ def test_what_it_is_worth_is_kept_with_the_luck_of_each_choice(make_blend_worksp
     assert about["optimism"]["blender"]["loss"] == pytest.approx(min(tried))
     assert about["optimism"]["blender"]["n_candidates"] == len(result.tried)
     assert result.optimism["blender"].corrected.estimate >= min(tried)
+
+
+def test_what_the_second_level_is_worth_is_a_rung(make_blend_workspace):
+    """Two members of the first level, and a better one that is said to have learnt from them."""
+    made = make_blend_workspace(n_patients=60, noises=(1.5, 1.5, 0.4))
+    record = {"summary": "gru", "recipe": {"level": 2, "model": "gru", "members": ["r0", "r1"]}}
+    (made.root / "runs" / "r2" / "recipe.json").write_text(json.dumps(record), encoding="utf-8")
+    spec = BlendSpec(blender="convex", post_processing="none")
+    result = run_blend(made.open(), spec)
+    assert [member.level for member in result.panel.members] == [1, 1, 2]
+    first = run_blend(made.open(), BlendSpec(blender="convex", post_processing="none", members=["r0", "r1"]))
+    without, alone = rows_of(result)["without_second_level"], rows_of(first)["blend"]
+    assert without["crossfit_loss"] == pytest.approx(alone["crossfit_loss"], abs=1e-12)
+    assert without["oof_loss"] == pytest.approx(alone["oof_loss"], abs=1e-12)
+    assert "without_second_level" not in rows_of(first)
+    gain = result.differences["without_second_level"]
+    assert gain.high < 0
+    assert gain.estimate == pytest.approx(rows_of(result)["blend"]["crossfit_loss"] - without["crossfit_loss"])
+    of_first, fitted = fit_first_level(spec, result.panel)
+    np.testing.assert_allclose(fitted.predict_set(result.panel.p_MTL[of_first]), first.p_test_TL, atol=1e-12)
 
 
 def test_without_a_choice_there_is_no_luck(make_blend_workspace):

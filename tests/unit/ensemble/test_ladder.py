@@ -66,6 +66,17 @@ def test_each_rung_predicts_the_test_set(make_blend_workspace):
     np.testing.assert_array_equal(predicted["blend"], p_blend)
 
 
+def test_the_blend_without_the_second_level_stands_before_the_blend(make_blend_workspace):
+    panel = load_panel(make_blend_workspace().open())
+    assert panel.of_first_level is None
+    rungs = build_rungs(panel, panel.p_MNL[0], panel.p_MNL[0], "b1", (panel.p_MNL[1], panel.p_MNL[2]))
+    assert [rung.name for rung in rungs][-2:] == ["without_second_level", "blend"]
+    assert rungs[-2].p_crossfit_NL is panel.p_MNL[2]
+    predicted = predict_rungs(panel, panel.p_MTL[0], panel.p_MTL[1])
+    assert list(predicted) == [rung.name for rung in rungs]
+    np.testing.assert_array_equal(predicted["without_second_level"], panel.p_MTL[1])
+
+
 def test_without_test_patients_nothing_is_expected_of_them(make_blend_workspace):
     made = make_blend_workspace(n_test_patients=0, noises=())
     made.write_run("r0", made.predictions("r0", 1.0)[0], None)

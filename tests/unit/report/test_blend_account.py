@@ -24,7 +24,7 @@ ABOUT = {
     "suspicions": [
         {"recipe_id": "a", "kind": "rows", "log_odds": 30.0, "n_patients": 4, "fold": None, "image_ids": ["ID_1"]}
     ],
-    "optimism": {"estimate": 0.0004, "n_candidates": 7, "loss": 0.1},
+    "optimism": {"best_single": {"estimate": 0.1}, "blender": {"estimate": 0.0004, "n_candidates": 7, "loss": 0.1}},
 }
 LADDER = [
     {"name": "prior", "oof_loss": 0.3},
