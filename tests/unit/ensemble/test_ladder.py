@@ -71,7 +71,8 @@ def test_the_blend_without_the_second_level_stands_before_the_blend(make_blend_w
     assert panel.of_first_level is None
     rungs = build_rungs(panel, panel.p_MNL[0], panel.p_MNL[0], "b1", (panel.p_MNL[1], panel.p_MNL[2]))
     assert [rung.name for rung in rungs][-2:] == ["without_second_level", "blend"]
-    assert rungs[-2].p_crossfit_NL is panel.p_MNL[2]
+    np.testing.assert_array_equal(rungs[-2].p_oof_NL, panel.p_MNL[1])
+    np.testing.assert_array_equal(rungs[-2].p_crossfit_NL, panel.p_MNL[2])
     predicted = predict_rungs(panel, panel.p_MTL[0], panel.p_MTL[1])
     assert list(predicted) == [rung.name for rung in rungs]
     np.testing.assert_array_equal(predicted["without_second_level"], panel.p_MTL[1])
