@@ -65,6 +65,8 @@ def _as_json(blended: "BlendResult", submission: "SubmissionResult | None") -> d
         "differences": {name: asdict(interval) for name, interval in blended.differences.items()},
         "scores": blended.scores,
         "optimism": {name: asdict(one) for name, one in blended.optimism.items()},
+        "members_compared": [asdict(one) for one in blended.members_compared],
+        "ways_compared": [asdict(one) for one in blended.ways_compared],
         "members": [asdict(member) for member in blended.panel.members],
         "collapsed": blended.panel.collapsed,
         "unfinished": list(blended.panel.unfinished),

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ichtune.ensemble.blenders.auto import Auto, Tried
+from ichtune.ensemble.comparisons import Compared, choices, member_losses, ways_tried
 from ichtune.ensemble.fitting import FittedBlend, crossfit_blend, crossfit_stages, fit_blend
 from ichtune.ensemble.ladder import (
     BEST_SINGLE,
@@ -26,7 +27,7 @@ from ichtune.ensemble.post_processing.chain import Gain
 from ichtune.ensemble.post_processing.prior_shift import estimated_rates
 from ichtune.ensemble.scores.all_scores import scores_of
 from ichtune.ensemble.scores.bootstrap import LEVEL, N_DRAWS, Interval, difference_interval
-from ichtune.ensemble.scores.optimism import Optimism, expected_optimism
+from ichtune.ensemble.scores.optimism import Optimism
 from ichtune.ensemble.spec import BlendSpec
 from ichtune.labels import LABELS
 from ichtune.metrics import CLIP, per_label_log_loss, slice_losses
@@ -37,8 +38,6 @@ from ichtune.workspace import Workspace
 ID_DIGITS = 12
 #: The blend without its post-processing, among ``differences``.
 BLEND_ALONE = "blend_alone"
-#: Whose choice of a blender is judged, among ``optimism``.
-CHOICE = "blender"
 
 
 @dataclass(frozen=True)
@@ -61,6 +60,8 @@ class BlendResult:
         optimism: how much of the lead of what was chosen for being best is luck: ``best_single`` among the members,
             and ``blender`` among those that were tried. The cross-fitted losses of the ladder make each choice anew
             without the fold that they judge and need no correction.
+        members_compared: each member with the cross-fitted blend.
+        ways_compared: each way to blend that was tried with the one that was chosen.
     """
 
     blend_id: str
@@ -73,6 +74,8 @@ class BlendResult:
     rates: dict[str, dict[str, float] | None]
     scores: dict[str, Any]
     optimism: dict[str, Optimism]
+    members_compared: list[Compared]
+    ways_compared: list[Compared]
 
     @property
     def gains(self) -> tuple[Gain, ...]:
@@ -117,6 +120,8 @@ def run_blend(workspace: Workspace, spec: BlendSpec) -> BlendResult:
     rungs = build_rungs(
         panel, fitted.predict_set(panel.p_MNL), p_crossfit_NL, blend_id, _without_second_level(spec, panel)
     )
+    losses_MN = np.stack([slice_losses(panel.y_NL, p_NL) for p_NL in panel.p_MNL])
+    names, blend_N = [member.name for member in panel.members], slice_losses(panel.y_NL, p_crossfit_NL)
     alone = {BLEND_ALONE: slice_losses(panel.y_NL, p_alone_NL)} if spec.post_processing else {}
     result = BlendResult(
         blend_id=blend_id,
@@ -128,7 +133,9 @@ def run_blend(workspace: Workspace, spec: BlendSpec) -> BlendResult:
         differences=_differences(panel, rungs, alone),
         rates=_rates(fitted, panel),
         scores=scores_of(panel.y_NL, p_crossfit_NL, panel.patient_N, panel.series_N),
-        optimism=_optimism(fitted, panel),
+        optimism=choices(fitted.blender, losses_MN, panel.patient_N),
+        members_compared=member_losses(losses_MN, names, blend_N, panel.patient_N),
+        ways_compared=ways_tried(fitted.blender),
     )
     _write(workspace, result)
     return result
@@ -170,20 +177,6 @@ def _differences(panel: Panel, rungs: list[Rung], others: dict[str, np.ndarray])
         for name in (PRIOR, BEST_SINGLE, EQUAL_MEAN, WITHOUT_SECOND_LEVEL, *others)
         if name in losses
     }
-
-
-def _optimism(fitted: FittedBlend, panel: Panel) -> dict[str, Optimism]:
-    """Of each choice that was made by loss; of none with one candidate or one patient."""
-    if len(np.unique(panel.patient_N)) < 2:
-        return {}
-    found: dict[str, Optimism] = {}
-    if len(panel.members) > 1:
-        loss_NM = np.stack([slice_losses(panel.y_NL, p_NL) for p_NL in panel.p_MNL], axis=1)
-        found[BEST_SINGLE] = expected_optimism(loss_NM, panel.patient_N)
-    judged = fitted.blender.judged_ if isinstance(fitted.blender, Auto) else None
-    if judged is not None:
-        found[CHOICE] = expected_optimism(*judged)
-    return found
 
 
 def _rates(fitted: FittedBlend, panel: Panel) -> dict[str, dict[str, float] | None]:
@@ -236,6 +229,8 @@ def _about(result: BlendResult) -> dict[str, Any]:
         "differences": {name: asdict(interval) for name, interval in result.differences.items()},
         "scores": result.scores,
         "optimism": {name: asdict(one) for name, one in result.optimism.items()},
+        "members_compared": [asdict(one) for one in result.members_compared],
+        "ways_compared": [asdict(one) for one in result.ways_compared],
         "interval": {"level": LEVEL, "draws": N_DRAWS, "unit": "patient"},
         "n_slices": len(panel.image_ids),
         "n_test_slices": len(panel.test_image_ids),

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from ichtune.ensemble.blend import BLEND_ALONE, CHOICE
+from ichtune.ensemble.blend import BLEND_ALONE
+from ichtune.ensemble.comparisons import WAY
 from ichtune.ensemble.ladder import BEST_SINGLE, EQUAL_MEAN, PRIOR, SINGLE_PREFIX, WITHOUT_SECOND_LEVEL
 
 #: What a blend is compared with, in the order of the ladder.
@@ -111,7 +112,7 @@ def account_of(about: Mapping[str, Any], ladder: list[Any]) -> BlendAccount:
         LookupError, TypeError: not such values.
     """
     singles = [row for row in ladder if isinstance(row, dict) and str(row.get("name")).startswith(SINGLE_PREFIX)]
-    differences, optimism = about.get("differences") or {}, (about.get("optimism") or {}).get(CHOICE) or {}
+    differences, optimism = about.get("differences") or {}, (about.get("optimism") or {}).get(WAY) or {}
     return BlendAccount(
         losses={str(row["recipe_id"]): float(row["oof_loss"]) for row in singles},
         compared=tuple(

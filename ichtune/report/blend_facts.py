@@ -22,7 +22,15 @@ from ichtune.metrics import per_label_log_loss, prior_predictions
 from ichtune.report.json_files import read_json, read_json_object
 from ichtune.report.reliability import reliability
 from ichtune.report.run_facts import joined_predictions
-from ichtune.report.score_facts import LuckRow, ScoreTable, luck_rows, score_tables, warnings_of
+from ichtune.report.score_facts import (
+    ComparedRow,
+    LuckRow,
+    ScoreTable,
+    compared_rows,
+    luck_rows,
+    score_tables,
+    warnings_of,
+)
 from ichtune.report.submission import fill_missing, submission_rows
 from ichtune.tables import PREDICTIONS, read_table
 from ichtune.workspace import Workspace
@@ -112,6 +120,8 @@ class BlendFacts:
             without one, and ``submission_note`` says why.
         scores: of slices, then of series, cross-fitted.
         luck: what of the lead of each choice by loss is luck.
+        members_compared: each member with the blend.
+        ways_compared: each way to blend that was tried with the chosen one.
         warnings: on members that are suspected or nearly the same.
         notes: members left out, and why.
     """
@@ -131,6 +141,8 @@ class BlendFacts:
     submission_note: str
     scores: tuple[ScoreTable, ...]
     luck: tuple[LuckRow, ...]
+    members_compared: tuple[ComparedRow, ...]
+    ways_compared: tuple[ComparedRow, ...]
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
     n_other_blends: int
@@ -195,6 +207,8 @@ def collect_blend(workspace: Workspace) -> BlendFacts | None:
         submission_note=note,
         scores=score_tables(about),
         luck=luck_rows(about),
+        members_compared=compared_rows(about, "members_compared"),
+        ways_compared=compared_rows(about, "ways_compared"),
         warnings=warnings_of(about),
         notes=_notes(about),
         n_other_blends=len(list(workspace.layout.blends.glob("*/blend.json"))) - 1,

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ichtune.ensemble.blend import CHOICE
-from ichtune.ensemble.ladder import BEST_SINGLE
+from ichtune.ensemble.comparisons import BEST_MEMBER, WAY
 from ichtune.ensemble.members.suspicions import FOLD
 from ichtune.labels import LABELS
 
@@ -22,7 +21,7 @@ TITLES = {
     "specificity_at_sensitivity_0.95": "specificity at sensitivity 0.95",
     "calibration_error": "expected calibration error",
 }
-CHOICES = {BEST_SINGLE: "the best of {n} runs", CHOICE: "the best of {n} ways to blend"}
+CHOICES = {BEST_MEMBER: "the best of {n} runs", WAY: "the best of {n} ways to blend"}
 
 
 @dataclass(frozen=True)
@@ -65,6 +64,17 @@ class LuckRow:
     high: float
 
 
+@dataclass(frozen=True)
+class ComparedRow:
+    """A candidate's loss and its difference to another one (nats), with the interval that holds for all at once."""
+
+    title: str
+    loss: float
+    estimate: float
+    low: float
+    high: float
+
+
 def score_tables(about: Mapping[str, Any]) -> tuple[ScoreTable, ...]:
     """Return the scores that blend.json holds, of slices and then of series; nothing of an older one."""
     scores = about.get("scores") or {}
@@ -98,6 +108,20 @@ def luck_rows(about: Mapping[str, Any]) -> tuple[LuckRow, ...]:
             high=one["corrected"]["high"],
         )
         for name, one in (about.get("optimism") or {}).items()
+    )
+
+
+def compared_rows(about: Mapping[str, Any], key: str) -> tuple[ComparedRow, ...]:
+    """Return the comparisons of ``members_compared`` or ``ways_compared``, in the order in which they were kept."""
+    return tuple(
+        ComparedRow(
+            title=str(one["name"]),
+            loss=one["loss"],
+            estimate=one["together"]["estimate"],
+            low=one["together"]["low"],
+            high=one["together"]["high"],
+        )
+        for one in about.get(key) or []
     )
 
 

@@ -4,7 +4,6 @@ blend.
 Dimension key: M members, N labelled slices, T unlabelled slices, L labels.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +11,7 @@ from functools import cached_property
 import numpy as np
 
 from ichtune.ensemble.members.alike import Alike, find_alike
+from ichtune.ensemble.members.copies import copied_member
 from ichtune.ensemble.members.member_names import Wanted, resolve_members, started_runs
 from ichtune.ensemble.members.member_tables import SliceOrder, mean_of_fold_models, out_of_fold, read_member
 from ichtune.ensemble.members.run_records import FIRST_LEVEL, is_foreign, level_of
@@ -58,7 +58,7 @@ class Panel:
         n_test_patients: their patients, counted.
         p_MTL: probabilities on them, of the same type; the mean of the fold models in log odds.
         fold_plan_hash: the plan that every member was trained on.
-        collapsed: recipe_ids whose predictions equal another member's bit for bit, and that member; they take
+        collapsed: recipe_ids whose predictions equal another member's but for rounding, and that member; they take
             no part.
         unfinished: recipe_ids of runs without out-of-fold predictions; they take no part.
     """
@@ -147,22 +147,21 @@ def _read_all(
     dtype = np.float64 if n_values * 8 <= MAX_FLOAT64_BYTES else np.float32
     p_MNL = np.empty((len(recipe_ids), len(slices), N_LABELS), dtype)
     p_MTL = np.empty((len(recipe_ids), len(test_slices), N_LABELS), dtype)
-    first_of: dict[bytes, str] = {}
+    kept: list[str] = []
     collapsed: dict[str, str] = {}
     for recipe_id in recipe_ids:
-        m = len(first_of)
+        m = len(kept)
         oof = read_member(workspace.layout.oof(recipe_id), recipe_id, plan_hash)
         p_MNL[m] = out_of_fold(oof, recipe_id, slices, fold_N)
         if len(test_slices):
             test = read_member(workspace.layout.test(recipe_id), recipe_id, plan_hash)
             p_MTL[m] = mean_of_fold_models(test, recipe_id, test_slices, folds)
-        digest = hashlib.blake2b(p_MNL[m].data)
-        digest.update(p_MTL[m].data)
-        first = first_of.setdefault(digest.digest(), recipe_id)
-        if first != recipe_id:
-            collapsed[recipe_id] = first
-    n_kept = len(first_of)
-    return list(first_of.values()), p_MNL[:n_kept], p_MTL[:n_kept], collapsed
+        copied = copied_member(m, p_MNL, p_MTL)
+        if copied is None:
+            kept.append(recipe_id)
+        else:
+            collapsed[recipe_id] = kept[copied]
+    return kept, p_MNL[: len(kept)], p_MTL[: len(kept)], collapsed
 
 
 def _choose_runs(workspace: Workspace, wanted: Sequence[Wanted] | None) -> tuple[list[str], tuple[str, ...]]:

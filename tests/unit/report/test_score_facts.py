@@ -5,7 +5,7 @@ import pytest
 from ichtune.ensemble.blend import run_blend
 from ichtune.ensemble.spec import BlendSpec
 from ichtune.labels import LABELS
-from ichtune.report.score_facts import TITLES, luck_rows, score_tables, warnings_of
+from ichtune.report.score_facts import TITLES, compared_rows, luck_rows, score_tables, warnings_of
 
 
 @pytest.fixture
@@ -35,6 +35,15 @@ def test_luck_is_named_after_the_choice(about):
     assert row.title == "the best of 3 runs"
     assert row.corrected == pytest.approx(row.loss + row.luck)
     assert (row.loss, row.low) == (told["loss"], told["corrected"]["low"])
+
+
+def test_members_are_compared_with_the_blend_in_order(about):
+    rows = compared_rows(about, "members_compared")
+    assert [row.title for row in rows] == [member["name"] for member in about["members"]]
+    for row, told in zip(rows, about["members_compared"], strict=True):
+        assert row.estimate == pytest.approx(row.loss - about["loss"]["crossfit_loss"])
+        assert (row.low, row.high) == (told["together"]["low"], told["together"]["high"])
+    assert compared_rows(about, "ways_compared") == ()
 
 
 def test_warnings_name_members_and_no_slices():
