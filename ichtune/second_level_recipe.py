@@ -65,11 +65,11 @@ class SecondLevelRecipe:
     # boosted trees
     neighbours: int = whole(5, 0, 30, "slices on either side whose predictions are features")
     aggregates: bool = switch(True, "also aggregates of the series, ranks in it, and rolling means and extremes")
-    rounds: int = whole(150, 1, 10_000, "trees a label")
+    rounds: int = whole(60, 1, 10_000, "trees a label")
     learning_rate: float = number(0.06, 1e-4, 1.0, "shrinkage of each tree")
-    leaves: int = whole(15, 2, 1024, "leaves a tree")
-    min_slices: int = whole(40, 1, 100_000, "slices a leaf at least")
-    l2: float = number(1.0, 0.0, 1e4, "penalty on leaf values")
+    leaves: int = whole(6, 2, 1024, "leaves a tree")
+    min_slices: int = whole(100, 1, 100_000, "slices a leaf at least; where slices are few, a twentieth of them")
+    l2: float = number(10.0, 0.0, 1e4, "penalty on leaf values")
     feature_share: float = number(0.5, 0.01, 1.0, "share of the features that a split looks at")
     # smoothing
     kernel: str = one_of("1-3-1", tuple(KERNELS), "weights of a slice and its two neighbours, of `kernel`")

@@ -8,7 +8,7 @@ fetched. What a command makes is put there before it ends. On a plain path nothi
 import os
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 from ichtune.errors import ConflictError
@@ -142,12 +142,14 @@ def fetch_runs(workspace: Workspace, recipes: Sequence[AnyRecipe] | None = None)
     if recipes is None:
         MirroredFolder(store, _LAYOUT.runs.name, layout.runs).fetch(_is_table)
         return
-    wanted: dict[str, Accept] = {}
+    wanted: dict[str, list[Accept]] = {}
     for recipe in recipes:
-        wanted |= dict.fromkeys(sources_of(recipe), _lasts_of_source(recipe))
-    for recipe_id, accept in {**wanted, **{recipe.recipe_id: _lasts for recipe in recipes}}.items():
+        wanted.setdefault(recipe.recipe_id, []).append(_lasts)
+        for source in sources_of(recipe):
+            wanted.setdefault(source, []).append(_lasts_of_source(recipe))
+    for recipe_id, accepts in wanted.items():
         name = f"{_LAYOUT.runs.name}/{recipe_id}"
-        MirroredFolder(store, name, layout.root / name).fetch(accept)
+        MirroredFolder(store, name, layout.root / name).fetch(partial(_any_of, accepts))
 
 
 def fetch_sources(workspace: Workspace, recipe: AnyRecipe, fold: int) -> None:
@@ -291,6 +293,10 @@ def _link(link: Path, target: Path) -> None:
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(target)
     os.replace(temporary, link)
+
+
+def _any_of(accepts: Sequence[Accept], name: str) -> bool:
+    return any(accept(name) for accept in accepts)
 
 
 def _is_table(name: str) -> bool:

@@ -91,9 +91,10 @@ def all_records(layout: Layout) -> dict[str, list[TrialRecord]]:
     return found
 
 
-def _check_any(names: list[str], layout: Layout) -> None:
+def _check_any(names: list[str], layout: Layout, level: int = 1) -> None:
     if not names:
-        raise DataError(f"no search in {layout.searches}: run `ichtune search --space windows.yaml` first")
+        example = search_level(level).example
+        raise DataError(f"no search in {layout.searches}: run `ichtune search --space {example}` first")
 
 
 def trial_checkpoints(layout: Layout, exists: Callable[[Path], bool] = Path.is_file) -> dict[tuple[str, int], Path]:
@@ -186,6 +187,7 @@ def records_of_level(layout: Layout, level: int, search: str | None = None) -> d
         ConfigError: the named search is of another level; the message names the command that takes its winners.
         DataError: there is no such search, or none at all, or its ledger is damaged.
     """
+    _check_any(search_names(layout), layout, level)
     chosen = chosen_records(layout, search)
     levels = {name: _level_of(layout, name, records) for name, records in chosen.items()}
     found = {name: records for name, records in chosen.items() if levels[name] == level}
@@ -219,6 +221,16 @@ def train_top(layout: Layout, search: str | None = None, level: int = 1) -> int:
     return max(int(Ledger(ledger_path(layout, name)).about()["space"]["train"]["top"]) for name in names)
 
 
+def finished_searches(layout: Layout, level: int) -> list[str]:
+    """Return the searches of a level that have winners and do not run now, in order of their names."""
+    found = {name: ledger.records() for name, ledger in readable_ledgers(layout).items()}
+    return [
+        name
+        for name, records in found.items()
+        if _level_of(layout, name, records) == level and _ranked(records) and not is_running(layout, name)
+    ]
+
+
 def winners(layout: Layout, n: int, search: str | None = None) -> list[Recipe]:
     """Return the ``n`` best distinct recipes of networks, of one search or of all, unlike ones first.
 
@@ -247,11 +259,8 @@ def second_level_winners(layout: Layout, n: int, search: str | None = None) -> l
 
 def _winners(layout: Layout, n: int, search: str | None, level: int) -> list[AnyRecipe]:
     found = records_of_level(layout, level, search)
-    records = [r for records in found.values() for r in records if r.last_loss is not None]
-    ranked = sorted(
-        (r for r in records if r.status in (FINISHED, STOPPED)),
-        key=lambda r: (r.status != FINISHED, _or_nan(r.last_loss), r.trial),
-    )
+    records = [r for records in found.values() for r in records]
+    ranked = _ranked(records)
     if not ranked:
         raise DataError(
             f"no trial in {layout.searches} has ended with a loss ({sum(r.status == FAILED for r in records)} failed); "
@@ -261,6 +270,14 @@ def _winners(layout: Layout, n: int, search: str | None, level: int) -> list[Any
     stopped = [r.recipe for r in ranked if r.status == STOPPED]
     order = [*_unlike_first(finished), *_unlike_first(stopped)]
     return list(dict.fromkeys(order))[:n]
+
+
+def _ranked(records: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """Return the trials that have ended with a loss: those that were trained to the end first, then by that loss."""
+    return sorted(
+        (r for r in records if r.last_loss is not None and r.status in (FINISHED, STOPPED)),
+        key=lambda r: (r.status != FINISHED, _or_nan(r.last_loss), r.trial),
+    )
 
 
 def _unlike_first(ranked: list[AnyRecipe]) -> list[AnyRecipe]:

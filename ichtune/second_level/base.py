@@ -22,7 +22,7 @@ class SeriesModel(ABC):
     What every implementation keeps: it reads nothing but its arguments; predictions are probabilities in [0, 1], finite
     for hard 0 and 1; a slice is predicted from its own series alone, whatever other series are in the view; the same
     recipe and view give the same model; what ``state`` returns makes a model that predicts the same bits, and, between
-    two epochs, one that goes on to the same bits.
+    two epochs, one that goes on to the same bits; what ``weights`` returns makes one that predicts the same bits.
     """
 
     #: Whether it needs torch.
@@ -52,9 +52,15 @@ class SeriesModel(ABC):
     def state(self) -> State:
         """Return what was learnt so far, and what it needs to go on."""
 
+    def weights(self) -> State:
+        """Return what predicts: ``state`` without what only going on needs."""
+        return self.state()
+
     @abstractmethod
     def restore(self, state: State) -> Self:
-        """Take what ``state`` returned of a model with the same recipe; ``begin`` must be called again to go on.
+        """Take what ``state`` or ``weights`` returned of a model with the same recipe.
+
+        To go on, ``begin`` must be called again; from ``weights``, some models cannot.
 
         Raises:
             DataError: not what such a model learns.

@@ -19,6 +19,10 @@ from ichtune.second_level.tree_arrays import TreeArrays, constant_trees, trees_f
 from ichtune.second_level.views import SeriesView
 from ichtune.second_level_recipe import SecondLevelRecipe
 
+#: Share of what is learnt from that a leaf need not exceed, whatever the recipe asks for: where slices are few, trees
+#: without a single split would predict rates.
+LARGEST_LEAST_LEAF = 0.05
+
 
 class BoostedTrees(OneEpoch):
     """Gradient boosting of the log loss, one model a label; each sees its own features and some of the others'.
@@ -31,6 +35,10 @@ class BoostedTrees(OneEpoch):
         super().__init__(recipe)
         self.trees_: list[TreeArrays] | None = None
         self.n_members_: int | None = None
+
+    def least_leaf(self, n_slices: int) -> int:
+        """Return how many slices a leaf holds at least, where so many are learnt from."""
+        return max(1, min(self.recipe.min_slices, int(LARGEST_LEAST_LEAF * n_slices)))
 
     @abstractmethod
     def grow(self, x_RF: np.ndarray, y_R: np.ndarray) -> TreeArrays:

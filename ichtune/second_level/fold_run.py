@@ -135,7 +135,7 @@ class SecondLevelRun:
 
     def save_weights(self, path: Path) -> None:
         """Write what predicts, and what brings the members' embeddings into one system."""
-        arrays, values = self._model.state()
+        arrays, values = self._model.weights()
         kept = with_prefix("model", arrays)
         for place, embeddings in enumerate(self.inputs.parts):
             kept |= with_prefix(f"embeddings{place}", embeddings.space.arrays())

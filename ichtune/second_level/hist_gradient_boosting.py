@@ -32,7 +32,7 @@ class HistGradientBoosting(BoostedTrees):
             learning_rate=recipe.learning_rate,
             max_iter=recipe.rounds,
             max_leaf_nodes=recipe.leaves,
-            min_samples_leaf=recipe.min_slices,
+            min_samples_leaf=self.least_leaf(len(x_RF)),
             l2_regularization=recipe.l2,
             max_features=recipe.feature_share,
             early_stopping=False,

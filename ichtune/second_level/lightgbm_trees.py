@@ -38,7 +38,7 @@ class LightGbm(BoostedTrees):
             "objective": "binary",
             "learning_rate": recipe.learning_rate,
             "num_leaves": recipe.leaves,
-            "min_data_in_leaf": recipe.min_slices,
+            "min_data_in_leaf": self.least_leaf(len(x_RF)),
             "lambda_l2": recipe.l2,
             "feature_fraction_bynode": recipe.feature_share,
             "seed": recipe.seed,

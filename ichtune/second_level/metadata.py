@@ -3,11 +3,13 @@
 Dimension key: R slices, L labels.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from ichtune.ensemble.crossfit import crossfit
 from ichtune.labels import N_LABELS
-from ichtune.metrics import weighted_log_loss
+from ichtune.metrics import prior_predictions, weighted_log_loss
 from ichtune.second_level.base import fit
 from ichtune.second_level.hist_gradient_boosting import HistGradientBoosting
 from ichtune.second_level.views import SeriesView
@@ -16,6 +18,41 @@ from ichtune.second_level_recipe import SecondLevelRecipe
 #: A leaf holds this share of all slices at least. Whole series have the same metadata: smaller leaves and larger trees
 #: would learn single series by heart, and hide a shortcut behind their own overfitting.
 _LEAF_SHARE = 0.05
+
+
+@dataclass(frozen=True)
+class MetadataLosses:
+    """What metadata alone buys: cross-fitted weighted log losses of the same slices, nats.
+
+    Attributes:
+        metadata_only: of a model that sees metadata alone.
+        prior: of the labels' rates, which see nothing.
+    """
+
+    metadata_only: float
+    prior: float
+
+
+def metadata_losses(view: SeriesView, y_RL: np.ndarray, fold_R: np.ndarray) -> MetadataLosses:
+    """Return the loss of metadata alone beside that of the labels' rates; see ``metadata_only_loss``.
+
+    Raises:
+        DataError: fewer than two folds.
+    """
+    return MetadataLosses(metadata_only_loss(view, y_RL, fold_R), prior_loss(y_RL, fold_R))
+
+
+def prior_loss(y_RL: np.ndarray, fold_R: np.ndarray) -> float:
+    """Return the cross-fitted weighted log loss of the labels' rates: those of the other folds, nats.
+
+    Raises:
+        DataError: fewer than two folds.
+    """
+
+    def rates(fit_rows: np.ndarray, predict_rows: np.ndarray) -> np.ndarray:
+        return prior_predictions(y_RL[fit_rows], len(predict_rows))
+
+    return weighted_log_loss(y_RL, crossfit(rates, fold_R, N_LABELS))
 
 
 def metadata_only_loss(view: SeriesView, y_RL: np.ndarray, fold_R: np.ndarray) -> float:

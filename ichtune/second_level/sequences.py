@@ -17,7 +17,13 @@ from ichtune.errors import DataError
 from ichtune.labels import N_LABELS
 from ichtune.second_level.base import SeriesModel, State
 from ichtune.second_level.sequence_inputs import Scaling, SliceInputs, fit_scaling
-from ichtune.second_level.sequence_network import SequenceBody, SequenceNetwork, own_randomness, parameter_groups
+from ichtune.second_level.sequence_network import (
+    SequenceBody,
+    SequenceNetwork,
+    one_thread,
+    own_randomness,
+    parameter_groups,
+)
 from ichtune.second_level.series_batches import SeriesBatch, batches_in_order, n_training_batches, training_batches
 from ichtune.second_level.views import SeriesView
 from ichtune.second_level_recipe import SecondLevelRecipe
@@ -32,6 +38,8 @@ GRADIENT_NORM = 1.0
 _PREDICTED = 64
 #: Streams of randomness of one seed.
 _START, _EPOCHS = 0, 1
+#: Arrays of a state that only going on needs: twice the size of the network.
+_OPTIMIZER = "optimizer"
 
 
 class SequenceModel(SeriesModel):
@@ -51,7 +59,7 @@ class SequenceModel(SeriesModel):
         super().__init__(recipe)
         self.device = best_device() if device is None else device
         self.epoch = 0
-        self._is_restored = False
+        self._is_restored = self._only_predicts = False
         self._network: SequenceNetwork | None = None
         self._seen: tuple[SeriesView, SliceInputs, np.ndarray] | None = None
 
@@ -79,7 +87,7 @@ class SequenceModel(SeriesModel):
     def _build(self, scaling: Scaling, e_scaling: Scaling, rates_L: np.ndarray) -> None:
         """Make the untrained network and its optimizer."""
         recipe = self.recipe
-        self.epoch = 0
+        self.epoch, self._only_predicts = 0, False
         self._scaling, self._e_scaling, self._rates_L = scaling, e_scaling, rates_L
         with own_randomness(_seed(recipe.seed, _START), self.device):
             network = SequenceNetwork(
@@ -92,9 +100,11 @@ class SequenceModel(SeriesModel):
         """See ``SeriesModel``; the loss is the mean over the slices that were shown.
 
         Raises:
-            DataError: ``begin`` was not called.
+            DataError: ``begin`` was not called, or the model was restored from weights alone.
         """
         network = self._begun()
+        if self._only_predicts:
+            raise DataError("weights without their optimizer predict and cannot be trained on: restore a whole state")
         if self._seen is None:
             raise DataError("a sequence model must be given the slices to learn from: call begin before run_epoch")
         view, inputs, y_RL = self._seen
@@ -102,7 +112,7 @@ class SequenceModel(SeriesModel):
         n_steps = n_training_batches(view, self.recipe)
         total, n_slices = torch.zeros((), dtype=torch.float64, device=self.device), 0
         network.train()
-        with own_randomness(_seed(self.recipe.seed, _EPOCHS, self.epoch), self.device):
+        with own_randomness(_seed(self.recipe.seed, _EPOCHS, self.epoch), self.device), one_thread():
             for step, batch in enumerate(training_batches(view, self.recipe, self.epoch)):
                 done = (self.epoch * n_steps + step + 0.5) / (self.n_epochs * n_steps)
                 loss = self._step(network, batch, inputs, y_RL, lr_at(self.recipe.lr, done))
@@ -142,7 +152,7 @@ class SequenceModel(SeriesModel):
         inputs = SliceInputs(view, self.recipe)
         log_odds_RL = np.zeros((len(view), N_LABELS))
         ways = (False, True) if self.recipe.tta else (False,)
-        with torch.inference_mode():
+        with torch.inference_mode(), one_thread():
             for upside_down in ways:
                 for batch in batches_in_order(view, _PREDICTED, upside_down):
                     added_BTL = self._added(network, batch, inputs).cpu().numpy()
@@ -178,7 +188,7 @@ class SequenceModel(SeriesModel):
         network = self._begun()
         tensors = {
             **with_prefix("network", network.state_dict()),
-            **with_prefix("optimizer", optimizer_tensors(self._optimizer)),
+            **with_prefix(_OPTIMIZER, optimizer_tensors(self._optimizer)),
         }
         arrays = {name: tensor.detach().cpu().numpy().copy() for name, tensor in tensors.items()}
         arrays |= {
@@ -190,6 +200,11 @@ class SequenceModel(SeriesModel):
         }
         return arrays, {"model": self.recipe.model, "epoch": self.epoch, "n_optional": self._scaling.n_optional}
 
+    def weights(self) -> State:
+        """See ``SeriesModel``; the state without the optimizer's arrays."""
+        arrays, values = self.state()
+        return {name: array for name, array in arrays.items() if not name.startswith(f"{_OPTIMIZER}.")}, values
+
     def restore(self, state: State) -> Self:
         """See ``SeriesModel``; before or after ``begin``."""
         arrays, values = state
@@ -199,8 +214,10 @@ class SequenceModel(SeriesModel):
             self._build(scaling, e_scaling, arrays["rates"])
             tensors = {name: torch.tensor(array) for name, array in arrays.items()}
             self._begun().load_state_dict(without_prefix("network", tensors))
-            restore_optimizer(self._optimizer, without_prefix("optimizer", tensors))
+            moments = without_prefix(_OPTIMIZER, tensors)
+            restore_optimizer(self._optimizer, moments)
             self.epoch = int(values["epoch"])
+            self._only_predicts = self.epoch > 0 and not moments
         except (KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
             self._network = None
             raise DataError(

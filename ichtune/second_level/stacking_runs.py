@@ -36,6 +36,9 @@ from ichtune.workspace import Workspace
 
 #: Called after each epoch of a fold, and once for a fold that was finished before.
 OnEpoch = Callable[[int, EpochResult | FoldResult], None]
+#: Returns the checkpoint that a trial of a search left of a recipe_id without a fold, or None; asked only for folds
+#: that are to be trained from the start.
+Begun = Callable[[str, int], Path | None]
 #: What a finished fold holds; run.json is written last.
 _FOLD_FILES = ("oof.parquet", "test.parquet", WEIGHTS_FILE, "run.json")
 _RESUME = "resume.safetensors"
@@ -73,13 +76,16 @@ class StackedRun:
         return sum(fold.seconds for fold in self.folds)
 
 
-def stack(workspace: Workspace, recipe: SecondLevelRecipe, on_epoch: OnEpoch | None = None) -> StackedRun:
+def stack(
+    workspace: Workspace, recipe: SecondLevelRecipe, on_epoch: OnEpoch | None = None, begun: Begun | None = None
+) -> StackedRun:
     """Train a second-level recipe on every fold and put its predictions together as a run.
 
     Args:
         workspace: with complete runs of the first level.
         recipe: what to do; ``members: all`` means the runs that are complete now.
         on_epoch: called after each epoch.
+        begun: finds what trials of searches have trained already.
 
     Raises:
         ConfigError, DataError, ConflictError: see ``load_inputs``.
@@ -88,7 +94,7 @@ def stack(workspace: Workspace, recipe: SecondLevelRecipe, on_epoch: OnEpoch | N
     inputs = load_inputs(workspace, recipe)
     notes: list[str] = []
     folds = [
-        train_second_level_fold(workspace, inputs, fold, on_epoch, notes.append)
+        train_second_level_fold(workspace, inputs, fold, on_epoch, notes.append, begun)
         for fold in range(workspace.fold_plan.k)
     ]
     p_oof_RL = assemble(workspace, inputs)
@@ -113,6 +119,7 @@ def train_second_level_fold(
     fold: int,
     on_epoch: OnEpoch | None = None,
     say: Callable[[str], None] = lambda _: None,
+    begun: Begun | None = None,
 ) -> FoldResult:
     """Train one fold, predict its slices and the unlabelled ones, and keep it all.
 
@@ -125,6 +132,8 @@ def train_second_level_fold(
         fold: the fold that is held out.
         on_epoch: called after each epoch.
         say: told what a user should know.
+        begun: finds the checkpoint of a trial, whose epochs are not trained again; one of other inputs is left out,
+            and that is said.
 
     Raises:
         NothingUsableError: training diverged.
@@ -138,9 +147,9 @@ def train_second_level_fold(
         return done
     stale = _changes(_kept(workspace, inputs, fold), inputs)
     run = SecondLevelRun(inputs, fold)
+    _take_up(run, folder, begun)
     if stale:
         run.notes.append(f"trained again, since {' and '.join(stale)}")
-    _take_up(run, folder)
     while not run.finished:
         result = run.run_epoch()
         if not math.isfinite(result.val_weighted_log_loss):
@@ -156,16 +165,26 @@ def train_second_level_fold(
     return _keep_fold(run, folder)
 
 
-def _take_up(run: SecondLevelRun, folder: Path) -> None:
-    """Go on after the last epoch of an interrupted run, unless it was of something else."""
+def _take_up(run: SecondLevelRun, folder: Path, begun: Begun | None) -> None:
+    """Go on after the last epoch of an interrupted run, or else of a trial, unless it was of something else."""
     if folder.is_dir():
         remove_leftovers(folder)
-    if not (folder / _RESUME).is_file():
+    if (folder / _RESUME).is_file():
+        try:
+            run.load(folder / _RESUME)
+        except (ConflictError, DataError) as error:
+            run.notes.append(f"an interrupted training was begun anew: {error}")
+        else:
+            return
+    trial = begun(run.recipe.recipe_id, run.fold) if begun is not None else None
+    if trial is None:
         return
     try:
-        run.load(folder / _RESUME)
+        run.load(trial)
     except (ConflictError, DataError) as error:
-        run.notes.append(f"an interrupted training was begun anew: {error}")
+        run.notes.append(f"trained anew, not from the trial's checkpoint: {error}")
+    else:
+        run.notes.append(f"{run.epoch} of {run.n_epochs} epochs are those of a trial of a search: {trial.parent}")
 
 
 def _keep_fold(run: SecondLevelRun, folder: Path) -> FoldResult:

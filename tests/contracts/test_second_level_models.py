@@ -34,6 +34,7 @@ def model_of(name, **settings) -> SeriesModel:
     return create_series_model(recipe_of(name, **settings))
 
 
+@cache
 def generated(n_series=40, seed=0, n_members=2):
     """Runs of positive slices, each seen with noise of its own; some series of one slice, some without positions."""
     rng = np.random.default_rng(seed)
@@ -133,6 +134,11 @@ class TestLaws:
     def test_what_it_learnt_goes_through_a_file_and_predicts_the_same_bits(self, name):
         view, _ = generated(seed=1)
         restored = model_of(name).restore(through_files(fitted(name).state()))
+        np.testing.assert_array_equal(restored.predict(view), fitted(name).predict(view))
+
+    def test_its_weights_predict_the_same_bits(self, name):
+        view, _ = generated(seed=1)
+        restored = model_of(name).restore(through_files(fitted(name).weights()))
         np.testing.assert_array_equal(restored.predict(view), fitted(name).predict(view))
 
     def test_it_goes_on_between_two_epochs_to_the_same_bits(self, name):

@@ -49,6 +49,10 @@ def test_every_model_has_a_recipe() -> None:
     assert {read_second_level_recipe(name).model for name in NAMES} == set(SECOND_LEVEL_MODELS)
 
 
+def test_the_defaults_of_trees_are_those_that_do_on_few_patients() -> None:
+    assert read_second_level_recipe("level2_trees") == SecondLevelRecipe(model="hist_gradient_boosting")
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_it_is_read_and_goes_through_plain_values(name: str) -> None:
     recipe = read_second_level_recipe(name)

@@ -25,6 +25,18 @@ from ichtune.workspace import Workspace
 pytestmark = pytest.mark.slow  # whole runs and processes
 
 NETWORK = Recipe(architecture="tiny_convnet", windows="brain", image_px=32, lr=1e-2, epochs=1, batch_size=16)  # type: ignore[arg-type]
+SPACE = """\
+level: 2
+search: {algorithm: random, trials: 3, seed: 3}
+folds: {search_on: [1]}
+resources: {cpu: 1}
+train: {top: 2}
+parameters:
+  model: [gru, kernel]
+  hidden: {value: 4, when: {model: gru}}
+  epochs: {value: 2, when: {model: gru}}
+start_with: [{model: kernel}, {model: gru}]
+"""
 LONG = "version: 1\nlevel: 2\nmodel: gru\nhidden: 16\nlayers: 1\nepochs: 40\nbatch_size: 2\n"
 
 
@@ -68,6 +80,25 @@ def test_a_second_level_learns_from_embeddings(fake_workspace: Callable[..., Wor
     assert np.isfinite(view.e_RD).all()
     test = pd.read_parquet(workspace.layout.test(done.recipe.recipe_id))
     assert test[list(P_COLUMNS)].notna().all().all()
+
+
+def test_winners_of_a_search_go_on_from_its_trials(
+    first_level_workspace: Callable[..., Workspace], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace = first_level_workspace()
+    work, space = ["--work", str(workspace.layout.root)], tmp_path / "second.yaml"
+    space.write_text(SPACE, encoding="utf-8")
+    assert main(["search", "--space", str(space), "--concurrent", "1", "--quiet", *work]) == 0
+    capsys.readouterr()
+    assert main(["stack", "--json", *work]) == 0
+    told = capsys.readouterr()
+    rows = json.loads(told.out)
+    assert {row["model"] for row in rows} == {"gru", "kernel"}
+    assert told.err.count("epochs are those of a trial of a search") == 2
+    for row in rows:
+        curve = json.loads((workspace.layout.runs / row["recipe_id"] / "fold_1" / "curve.json").read_text())
+        best = workspace.trials[workspace.trials["recipe_id"] == row["recipe_id"]]["last_loss"].dropna()
+        assert curve[-1]["val_weighted_log_loss"] == best.iloc[0]
 
 
 def test_a_command_that_is_killed_goes_on_to_the_same_predictions(

@@ -1,8 +1,10 @@
 """A small prepared workspace with trained runs, made without a pixel: what the blend, submission and score read."""
 
+import copy
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +100,25 @@ class BlendWorkspace:
         return row_ids
 
 
+@cache
+def _drawn(
+    n_patients: int, n_test_patients: int, seed: int, in_runs: bool
+) -> tuple[pd.DataFrame, np.ndarray, np.ndarray, FoldPlan, np.random.Generator]:
+    """Draw slices, latent log odds and labels of patients, and their folds; the generator goes on from there."""
+    rng = np.random.default_rng(seed)
+    patients = [f"P{i:03d}" for i in range(n_patients)] + [f"Q{i:03d}" for i in range(n_test_patients)]
+    n = len(patients) * N_SLICES_A_PATIENT
+    patient_effect = np.repeat(rng.standard_normal((len(patients), N_LABELS)), N_SLICES_A_PATIENT, axis=0)
+    latent = -2.0 + 1.2 * patient_effect + 1.2 * rng.standard_normal((n, N_LABELS))
+    y_NL = (rng.random((n, N_LABELS)) < sigmoid(latent)).astype(float)
+    if in_runs:
+        y_NL = labels_in_runs(len(patients), rng)
+        latent = 4.0 * y_NL - 2.5
+    y_NL[:, 0], latent[:, 0] = y_NL[:, 1:].max(axis=1), latent[:, 1:].max(axis=1) + 0.3
+    slices = _slices(patients, y_NL)
+    return slices, latent, y_NL, make_folds(slices, k=3, seed=seed), rng
+
+
 def _slices(patients: list[str], y_NL: np.ndarray) -> pd.DataFrame:
     patient_N = np.repeat(patients, N_SLICES_A_PATIENT)
     n = len(patient_N)
@@ -142,20 +163,9 @@ def make_blend_workspace(tmp_path: Path) -> Callable[..., BlendWorkspace]:
         seed: int = 3,
         in_runs: bool = False,
     ) -> BlendWorkspace:
-        rng = np.random.default_rng(seed)
-        patients = [f"P{i:03d}" for i in range(n_patients)] + [f"Q{i:03d}" for i in range(n_test_patients)]
-        n = len(patients) * N_SLICES_A_PATIENT
-        patient_effect = np.repeat(rng.standard_normal((len(patients), N_LABELS)), N_SLICES_A_PATIENT, axis=0)
-        latent = -2.0 + 1.2 * patient_effect + 1.2 * rng.standard_normal((n, N_LABELS))
-        y_NL = (rng.random((n, N_LABELS)) < sigmoid(latent)).astype(float)
-        if in_runs:
-            y_NL = labels_in_runs(len(patients), rng)
-            latent = 4.0 * y_NL - 2.5
-        y_NL[:, 0], latent[:, 0] = y_NL[:, 1:].max(axis=1), latent[:, 1:].max(axis=1) + 0.3
-        slices = _slices(patients, y_NL)
+        slices, latent, y_NL, plan, rng = copy.deepcopy(_drawn(n_patients, n_test_patients, seed, in_runs))
         root = tmp_path / "work"
         write_table(slices, root / "slices.parquet", SLICES)
-        plan = make_folds(pd.read_parquet(root / "slices.parquet"), k=3, seed=seed)
         write_folds(plan, root / "folds.parquet")
         about = {"fold_plan_hash": plan.plan_hash, "k": 3, "seed": seed, "cache_id": None, "generated": True}
         (root / "workspace.json").write_text(json.dumps(about), encoding="utf-8")

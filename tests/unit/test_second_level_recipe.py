@@ -133,7 +133,7 @@ def test_a_summary_says_what_learns_from_how_many() -> None:
     assert SecondLevelRecipe().summary == "gru on all runs|hidden=64|lr=2.0e-03"
     assert SecondLevelRecipe(model="kernel", members=(ONE,)).summary == "kernel on 1 run|1-3-1"
     assert SecondLevelRecipe(model="lightgbm", members=(ONE, TWO)).summary == (
-        "lightgbm on 2 runs|±5|leaves=15|rounds=150"
+        "lightgbm on 2 runs|±5|leaves=6|rounds=60"
     )
     assert all(len(SecondLevelRecipe(model=model).summary) < 60 for model in MODELS)
 

@@ -191,6 +191,16 @@ def test_of_the_runs_that_a_second_level_learns_from_predictions_are_fetched(the
     assert mirror.sources_of(SecondLevelRecipe()) == []
 
 
+def test_runs_are_fetched_as_the_most_demanding_recipe_wants_them(there, url) -> None:
+    member, own = "a" * 12, SecondLevelRecipe(members=("a" * 12,), embeddings=4)
+    path = there.layout.runs / member / "fold_1" / "oof_embeddings.parquet"
+    path.parent.mkdir(parents=True)
+    path.write_text("1")
+    workspace = mirror.open_workspace(url)
+    mirror.fetch_runs(workspace, [own, SecondLevelRecipe(members=(member,))])
+    assert (workspace.layout.runs / member / "fold_1" / path.name).is_file()
+
+
 def test_what_is_pushed_is_what_was_named_and_no_secret(there, url) -> None:
     workspace = mirror.open_workspace(url)
     run = workspace.layout.runs / "r"

@@ -10,6 +10,7 @@ from ichtune.search.ledger import FAILED, FINISHED, INTERRUPTED, STOPPED, Ledger
 from ichtune.search.trial_table import (
     all_records,
     chosen_records,
+    finished_searches,
     holder_path,
     is_running,
     ledger_path,
@@ -283,8 +284,21 @@ def test_winners_of_each_level_are_for_its_own_command(layout):
     assert len(read_table(layout.trials, TRIALS)) == 9
 
 
+def test_searches_with_winners_are_known_by_their_level(layout):
+    assert finished_searches(layout, LEVEL) == []
+    Ledger(ledger_path(layout, "empty")).open({"folds": [0], "space": {"level": 2, "train": {"top": 7}}})
+    assert finished_searches(layout, LEVEL) == []
+    add_second_level(layout, gru=0.1)
+    assert finished_searches(layout, LEVEL) == ["second"]
+    assert "second" not in finished_searches(layout, 1)
+    with only_one(lock_path(layout, "second"), "it runs"):
+        assert finished_searches(layout, LEVEL) == []
+
+
 def test_without_a_search_of_the_level_that_is_said(tmp_path):
     made = Layout(tmp_path)
+    with pytest.raises(DataError, match=r"no search in .*--space second_level.yaml"):
+        second_level_winners(made, 3)
     add_second_level(made, gru=0.1)
     with pytest.raises(DataError, match=r"no search of level 1 in .*; there is second\. Run .*--space windows.yaml"):
         winners(made, 3)

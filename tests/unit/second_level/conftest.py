@@ -12,6 +12,12 @@ from ichtune.second_level.views import METADATA_COLUMNS, SeriesView
 Generated = tuple[SeriesView, np.ndarray]
 
 
+@pytest.fixture(autouse=True)
+def _files_need_not_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No power fails here: waiting for the disk took most of the time of tests that write runs."""
+    monkeypatch.setattr("ichtune.tables.os.fsync", lambda descriptor: None)
+
+
 @pytest.fixture(scope="session")
 def generated_series() -> Callable[..., Generated]:
     """Return what makes a view of series, and the labels (R, L) of its slices.

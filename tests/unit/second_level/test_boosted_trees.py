@@ -45,6 +45,11 @@ def test_labels_are_fitted_one_by_one_and_a_constant_one_gets_its_rate(seen) -> 
     assert loss == weighted_log_loss(y, p)
 
 
+def test_few_slices_are_split_all_the_same(seen) -> None:
+    model = Stump(SecondLevelRecipe(model="hist_gradient_boosting", min_slices=40))
+    assert [model.least_leaf(n) for n in (5, 100, 799, 800, 100_000)] == [1, 5, 39, 40, 40]
+
+
 def test_what_was_learnt_needs_the_same_features_and_members(seen) -> None:
     view, y = seen
     model = Stump(RECIPE)

@@ -17,8 +17,8 @@ from ichtune.second_level_recipe import SecondLevelRecipe
 
 ONE, TWO = "aaaaaaaaaaaa", "bbbbbbbbbbbb"
 GAUSSIAN = SecondLevelRecipe(model="gaussian")
-GRU = SecondLevelRecipe(model="gru", hidden=8, layers=1, epochs=3, batch_size=4)
-TREES = SecondLevelRecipe(model="hist_gradient_boosting", rounds=4, neighbours=1, aggregates=False, min_slices=10)
+GRU = SecondLevelRecipe(model="gru", hidden=4, layers=1, epochs=2, batch_size=8)
+TREES = SecondLevelRecipe(model="hist_gradient_boosting", rounds=2, neighbours=1, aggregates=False, min_slices=10)
 
 
 @pytest.fixture

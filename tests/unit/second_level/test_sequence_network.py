@@ -1,7 +1,13 @@
 import pytest
 import torch
 
-from ichtune.second_level.sequence_network import SequenceBody, SequenceNetwork, own_randomness, parameter_groups
+from ichtune.second_level.sequence_network import (
+    SequenceBody,
+    SequenceNetwork,
+    one_thread,
+    own_randomness,
+    parameter_groups,
+)
 
 CPU = torch.device("cpu")
 
@@ -49,6 +55,20 @@ def test_matrices_decay_and_nothing_else() -> None:
     assert all(p.ndim == 2 for p in decaying["params"])
     assert all(p.ndim == 1 for p in still["params"])
     assert len(decaying["params"]) + len(still["params"]) == len(list(one.parameters()))
+
+
+def test_one_thread_is_held_to_inside_only() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with one_thread():
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 3
+        with pytest.raises(KeyError), one_thread():
+            raise KeyError
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_own_randomness_is_seeded_and_leaves_the_rest_alone() -> None:

@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -51,7 +52,7 @@ def upside_down(view: SeriesView) -> tuple[SeriesView, np.ndarray]:
 @pytest.fixture(scope="module")
 def fitted(generated_series) -> Fitted:
     """Return what gives a model that has learnt from generated series; one for each name."""
-    view, y_RL = generated_series(40)
+    view, y_RL = generated_series(40, lengths=(5, 9))
     made: dict[str, SequenceModel] = {}
 
     def give(model: str) -> SequenceModel:
@@ -65,7 +66,7 @@ def fitted(generated_series) -> Fitted:
 
 @pytest.mark.parametrize("model", SEQUENCES)
 def test_context_beats_the_equal_mean_on_patients_that_were_not_seen(model: str, generated_series, fitted) -> None:
-    held_out, y_RL = generated_series(60, seed=1)
+    held_out, y_RL = generated_series(60, seed=1, lengths=(5, 9))
     loss = weighted_log_loss(y_RL, fitted(model).predict(held_out))
     assert loss < 0.7 * weighted_log_loss(y_RL, equal_mean(held_out))
 
@@ -79,8 +80,8 @@ def test_untrained_it_is_the_equal_mean_of_log_odds(model: str, n_members: int, 
 
 @pytest.mark.parametrize("model", SEQUENCES)
 def test_a_run_taken_up_between_epochs_ends_with_the_same_bits(model: str, generated_series) -> None:
-    view, y_RL = generated_series(12)
-    keys = {"embeddings": 4, "metadata": True, "epochs": 3}
+    view, y_RL = generated_series(8, lengths=(3, 6))
+    keys = {"embeddings": 4, "metadata": True, "epochs": 3, "hidden": 8}
     whole = new(model, **keys).begin(view, y_RL)
     first = [whole.run_epoch()]
     state = whole.state()
@@ -89,13 +90,47 @@ def test_a_run_taken_up_between_epochs_ends_with_the_same_bits(model: str, gener
         new(model, **keys).restore(state).begin(view, y_RL),
         new(model, **keys).begin(view, y_RL).restore(state),
     )
+    p_RL, (whole_arrays, _) = whole.predict(view), whole.state()
     for again in (before, after):
         assert [*first, again.run_epoch(), again.run_epoch()] == expected
-        assert np.array_equal(again.predict(view), whole.predict(view))
-        assert all(np.array_equal(array, whole.state()[0][name]) for name, array in again.state()[0].items())
-    assert all(
-        np.array_equal(array, new(model, **keys).restore(state).state()[0][name]) for name, array in state[0].items()
-    )
+        assert np.array_equal(again.predict(view), p_RL)
+        assert all(np.array_equal(array, whole_arrays[name]) for name, array in again.state()[0].items())
+    kept = new(model, **keys).restore(state).state()[0]
+    assert all(np.array_equal(array, kept[name]) for name, array in state[0].items())
+
+
+def test_weights_without_their_optimizer_predict_and_are_not_trained_on(generated_series) -> None:
+    view, y_RL = generated_series(4)
+    model = new("gru", epochs=2).begin(view, y_RL)
+    assert new("gru", epochs=2).restore(model.weights()).begin(view, y_RL).run_epoch() == model.run_epoch()
+    (whole, _), (arrays, values) = model.state(), model.weights()
+    assert {name for name in whole if name not in arrays} == {name for name in whole if name.startswith("optimizer.")}
+    assert sum(a.nbytes for a in arrays.values()) < 0.4 * sum(a.nbytes for a in whole.values())
+    again = new("gru", epochs=2).restore((arrays, values)).begin(view, y_RL)
+    assert np.array_equal(again.predict(view), model.predict(view))
+    with pytest.raises(DataError, match="predict and cannot be trained on"):
+        again.run_epoch()
+    again.restore(model.state()).run_epoch()
+
+
+def test_torch_has_one_thread_while_it_learns_and_predicts(generated_series, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    added = SequenceModel._added
+
+    def noted(model: SequenceModel, *arguments: Any) -> torch.Tensor:
+        seen.append(torch.get_num_threads())
+        return added(model, *arguments)
+
+    monkeypatch.setattr(SequenceModel, "_added", noted)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        view, y_RL = generated_series(4)
+        fit(new("conv", epochs=1), view, y_RL).predict(view)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert set(seen) == {1}
 
 
 @pytest.mark.parametrize("model", SEQUENCES)

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,13 +21,13 @@ from ichtune.second_level_recipe import SecondLevelRecipe, recipe_from_dict
 from ichtune.tables import PREDICTIONS, read_table, table_about
 
 ONE, TWO = "aaaaaaaaaaaa", "bbbbbbbbbbbb"
-RECIPE = SecondLevelRecipe(model="gaussian")
-GRU = SecondLevelRecipe(model="gru", hidden=8, layers=1, epochs=3, batch_size=4)
+RECIPE = SecondLevelRecipe(model="kernel")
+GRU = SecondLevelRecipe(model="gru", hidden=4, layers=1, epochs=3, batch_size=8)
 
 
 @pytest.fixture
 def made(make_blend_workspace):
-    made = make_blend_workspace(n_patients=30, n_test_patients=3, noises=(), in_runs=True)
+    made = make_blend_workspace(n_patients=15, n_test_patients=3, noises=(), in_runs=True)
     made.add_run(ONE, 2.0)
     made.add_run(TWO, 2.5)
     return made
@@ -95,7 +96,7 @@ def test_it_blends_like_any_run(made) -> None:
 def test_runs_of_the_second_level_are_no_members_of_the_next(made) -> None:
     workspace = made.open()
     first = stack(workspace, RECIPE)
-    assert stack(workspace, replace(RECIPE, model="kernel")).recipe.members == first.recipe.members == (ONE, TWO)
+    assert stack(workspace, replace(RECIPE, kernel="1-2-1")).recipe.members == first.recipe.members == (ONE, TWO)
 
 
 def test_a_finished_fold_is_not_trained_again(made, epochs_trained: list[int]) -> None:
@@ -164,6 +165,40 @@ def test_a_checkpoint_of_other_inputs_is_not_gone_on_from(made) -> None:
     done = train_second_level_fold(workspace, inputs, 0, say=notes.append)
     assert done.epochs == 3
     assert "begun anew" in notes[0]
+
+
+def test_what_a_trial_has_trained_is_not_trained_again(made, epochs_trained: list[int], tmp_path) -> None:
+    workspace, path = made.open(), tmp_path / "trial" / "checkpoint_fold_1.safetensors"
+    trial = SecondLevelRun(load_inputs(workspace, GRU), 1)
+    for _ in range(2):
+        trial.run_epoch()
+    trial.save(path)
+    epochs_trained.clear()
+    asked: list[tuple[str, int]] = []
+
+    def begun(recipe_id: str, fold: int) -> Path | None:
+        asked.append((recipe_id, fold))
+        return path if fold == 1 else None
+
+    done = stack(workspace, GRU, begun=begun)
+    assert epochs_trained == [0, 0, 0, 1, 2, 2, 2]
+    assert asked == [(done.recipe.recipe_id, fold) for fold in range(3)]
+    assert done.notes == (
+        f"{done.recipe.recipe_id}: 2 of 3 epochs are those of a trial of a search: {tmp_path / 'trial'}",
+    )
+    trial.run_epoch()
+    np.testing.assert_array_equal(done.p_oof_RL[trial.held_out_rows], trial.predict_held_out())
+    stack(workspace, GRU, begun=begun)
+    assert len(asked) == 3
+
+
+def test_a_trial_of_other_inputs_is_left_out_and_that_is_said(made, epochs_trained: list[int], tmp_path) -> None:
+    inputs = load_inputs(made.open(), RECIPE)
+    SecondLevelRun(replace(inputs, ids={**inputs.ids, "rows_id": "other"}), 0).save(tmp_path / "trial.safetensors")
+    notes: list[str] = []
+    train_second_level_fold(made.open(), inputs, 0, None, notes.append, lambda *_: tmp_path / "trial.safetensors")
+    assert epochs_trained == [0]
+    assert "trained anew, not from the trial's checkpoint" in notes[0]
 
 
 def test_a_run_is_put_together_from_every_fold_only(made) -> None:
