@@ -6,6 +6,8 @@ READY := $(VENV)/.ready
 SEED ?= 7
 DEMO := demo
 ICHTUNE := $(BIN)/ichtune
+# Tests that start Ray, or measure a whole machine: side by side they would take each other's cores and memory.
+ONE_BY_ONE := tests/cluster tests/unit/search tests/gpu tests/pipeline/test_short_of_memory.py
 SOURCES := ichtune tests benchmarks
 export NO_ALBUMENTATIONS_UPDATE := 1
 
@@ -37,7 +39,8 @@ demo: $(READY)  ## the whole job on generated data: demo/submission.csv, demo/re
 	$(ICHTUNE) report --work $(DEMO)
 
 test: test-fast  ## every test
-	$(BIN)/python -m tests -m "slow or gpu"
+	$(BIN)/python -m tests -n auto --maxprocesses 8 --dist worksteal -m "slow and not gpu" $(ONE_BY_ONE:%=--ignore=%)
+	$(BIN)/python -m tests -m "slow or gpu" $(ONE_BY_ONE)
 
 test-fast: $(READY)  ## the tests without Ray, processes and whole pipelines
 	$(BIN)/python -m tests -n auto --maxprocesses 8 --dist worksteal -m "not slow and not gpu"

@@ -1,6 +1,9 @@
 """Run every benchmark and print one markdown row for each figure."""
 
 from benchmarks import (
+    blend_memory,
+    blend_quality,
+    blend_speed,
     cache_reads,
     context_pays,
     ingest,
@@ -24,6 +27,9 @@ BENCHMARKS = (
     search_overhead,
     search_scale,
     context_pays,
+    blend_quality,
+    blend_speed,
+    blend_memory,
 )
 
 
