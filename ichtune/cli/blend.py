@@ -81,7 +81,7 @@ def _as_json(blended: "BlendResult", submission: "SubmissionResult | None") -> d
 
 def _notes(blended: "BlendResult", submission: "SubmissionResult | None", quiet: bool) -> None:
     for recipe_id, kept in blended.panel.collapsed.items():
-        note(f"run {recipe_id} predicts exactly what {kept} does and was left out", quiet)
+        note(f"run {recipe_id} predicts what {kept} does, but for rounding, and was left out", quiet)
     for recipe_id in blended.panel.unfinished:
         note(
             f"run {recipe_id} was left out: not every fold is trained, `ichtune train` continues it",
@@ -190,7 +190,7 @@ def _show_steps(blended: "BlendResult") -> None:
         cells = (
             f"{gain.label} {gain.gain:+.5f}{'*' if gain.applied else ''}"
             if gain.is_judged
-            else f"{gain.label} ({gain.n_patients} patients)"
+            else f"{gain.label} ({gain.n_patients} {'patient' if gain.n_patients == 1 else 'patients'})"
             for gain in blended.gains
             if gain.step == step
         )
@@ -203,7 +203,11 @@ def _show_steps(blended: "BlendResult") -> None:
     )
     if predicted:
         rates = (f"{key} {training[key]:.1%}, {predicted[key]:.1%}, {estimated[key]:.1%}" for key in training)
-        result(f"Rates in training, predicted in the test set, estimated by prior shift: {'; '.join(rates)}.")
+        n_patients = blended.panel.n_test_patients
+        result(
+            f"Rates in training, predicted in the test set of {n_patients} patients, and guessed by prior shift from "
+            f"these predictions: {'; '.join(rates)}."
+        )
 
 
 def _show_scores(blended: "BlendResult") -> None:

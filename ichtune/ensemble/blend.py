@@ -208,7 +208,8 @@ def _write(workspace: Workspace, result: BlendResult) -> None:
 
 def _about(result: BlendResult) -> dict[str, Any]:
     panel = result.panel
-    gap = getattr(result.fitted.blender, "gap_", None)
+    blender = result.fitted.blender
+    gap = getattr(blender.chosen_ if isinstance(blender, Auto) else blender, "gap_", None)
     return {
         "blend_id": result.blend_id,
         "spec": result.fitted.spec.to_dict(),

@@ -199,7 +199,7 @@ def collect_blend(workspace: Workspace) -> BlendFacts | None:
         labels=_label_rows(workspace, about),
         gains=tuple(
             (TITLES.get(name, name), gain["estimate"], gain["low"], gain["high"])
-            for name, gain in (about.get("differences") or {}).items()
+            for name, gain in sorted((about.get("differences") or {}).items(), key=lambda one: _place(one[0]))
         ),
         steps=_steps(about),
         reliability=_reliability_of(workspace, folder),
@@ -213,6 +213,11 @@ def collect_blend(workspace: Workspace) -> BlendFacts | None:
         notes=_notes(about),
         n_other_blends=len(list(workspace.layout.blends.glob("*/blend.json"))) - 1,
     )
+
+
+def _place(rung: str) -> int:
+    """Return where a rung stands in the ladder; what is not known stands last."""
+    return list(TITLES).index(rung) if rung in TITLES else len(TITLES)
 
 
 def _members(workspace: Workspace, about: Mapping[str, Any]) -> tuple[MemberRow, ...]:
@@ -250,7 +255,9 @@ def _steps(about: Mapping[str, Any]) -> tuple[StepRow, ...]:
 
 
 def _notes(about: Mapping[str, Any]) -> tuple[str, ...]:
-    same = [f"{run} predicts exactly what {kept} does" for run, kept in (about.get("collapsed") or {}).items()]
+    same = [
+        f"{run} predicts what {kept} does, but for rounding" for run, kept in (about.get("collapsed") or {}).items()
+    ]
     unfinished = [f"{run}: not every fold is trained" for run in about.get("unfinished") or []]
     return (*same, *unfinished)
 

@@ -74,6 +74,11 @@ class ComparedRow:
     low: float
     high: float
 
+    @property
+    def is_reference(self) -> bool:
+        """Whether it is the one that the others are compared with."""
+        return self.estimate == self.low == self.high == 0.0
+
 
 def score_tables(about: Mapping[str, Any]) -> tuple[ScoreTable, ...]:
     """Return the scores that blend.json holds, of slices and then of series; nothing of an older one."""

@@ -44,6 +44,10 @@ def test_members_are_compared_with_the_blend_in_order(about):
         assert row.estimate == pytest.approx(row.loss - about["loss"]["crossfit_loss"])
         assert (row.low, row.high) == (told["together"]["low"], told["together"]["high"])
     assert compared_rows(about, "ways_compared") == ()
+    chosen = {"estimate": 0.0, "low": 0.0, "high": 0.0}
+    (one,) = compared_rows({"ways_compared": [{"name": "w", "loss": 0.1, "together": chosen}]}, "ways_compared")
+    assert one.is_reference
+    assert not rows[0].is_reference
 
 
 def test_warnings_name_members_and_no_slices():
