@@ -1,17 +1,16 @@
 """What a model of the second level is, in one file: arrays as safetensors with plain values in the header; no torch."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from ichtune.errors import DataError, StorageError
-from ichtune.tables import SCHEMA_VERSION, whole_file
-from ichtune.version import __version__
+from ichtune.training.tensor_file import read_tensors, write_tensors
+
+#: What people call such a file.
+WHAT = "second-level model"
 
 
 def save_state(path: Path, arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> None:
@@ -20,16 +19,8 @@ def save_state(path: Path, arrays: Mapping[str, np.ndarray], about: Mapping[str,
     Raises:
         StorageError: the disk is full, or the folder may not be written.
     """
-    header = {"schema_version": SCHEMA_VERSION, "ichtune_version": __version__, **about}
     contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-    try:
-        with whole_file(path) as temporary:
-            temporary.touch()
-            mode = temporary.stat().st_mode
-            save_file(contiguous, temporary, metadata={"ichtune": json.dumps(header, sort_keys=True)})
-            temporary.chmod(mode)  # safetensors makes a file that nobody else may read, whatever the umask says
-    except SafetensorError as error:
-        raise StorageError(f"cannot write {path}: {error}") from error
+    write_tensors(path, lambda file, header: save_file(contiguous, file, metadata=header), about, WHAT)
 
 
 def load_state(path: Path, kind: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -42,17 +33,7 @@ def load_state(path: Path, kind: str) -> tuple[dict[str, np.ndarray], dict[str, 
     Raises:
         DataError: no such file, or not such a file of the second level.
     """
-    if not path.is_file():
-        raise DataError(f"{path} does not exist; run `ichtune stack` to make it")
-    try:
-        with safe_open(path, framework="numpy") as file:
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
-            about = json.loads((file.metadata() or {})["ichtune"])
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise DataError(f"{path} is no file of the second level: {error!r}; run `ichtune stack` again") from error
-    if about.get("kind") != kind:
-        raise DataError(f"{path} must be of kind {kind!r}, got {about.get('kind')!r}; name another file")
-    return arrays, about
+    return read_tensors(path, kind, "numpy", WHAT, "ichtune stack")
 
 
 def part(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:

@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from ichtune.data.cache.hu_cache import file_sha256
-from ichtune.errors import DataError, StorageError
-from ichtune.tables import SCHEMA_VERSION, whole_file, write_json
-from ichtune.version import __version__
+from ichtune.errors import DataError
+from ichtune.tables import write_json
+from ichtune.training.tensor_file import read_tensors, write_tensors
+
+#: What people call such a file.
+WHAT = "checkpoint"
 
 
 def save_checkpoint(
@@ -33,16 +35,8 @@ def save_checkpoint(
     Raises:
         StorageError: the disk is full or the folder may not be written.
     """
-    header = {"schema_version": SCHEMA_VERSION, "ichtune_version": __version__, **about}
     contiguous = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    try:
-        with whole_file(path) as temporary:
-            temporary.touch()
-            mode = temporary.stat().st_mode
-            save_file(contiguous, temporary, metadata={"ichtune": json.dumps(header, sort_keys=True)})
-            temporary.chmod(mode)  # safetensors makes a file that nobody else may read, whatever the umask says
-    except SafetensorError as error:
-        raise StorageError(f"cannot write the checkpoint {path}: {error}") from error
+    write_tensors(path, lambda file, header: save_file(contiguous, file, metadata=header), about, WHAT)
     if sidecar is not None:
         write_json({**about, **sidecar, "sha256": file_sha256(path)}, sidecar_path(path))
 
@@ -79,17 +73,7 @@ def load_checkpoint(path: Path, kind: str) -> tuple[dict[str, torch.Tensor], dic
     Raises:
         DataError: no such file, or not such a checkpoint of ichtune.
     """
-    if not path.is_file():
-        raise DataError(f"checkpoint {path} does not exist; run `ichtune train` to make it")
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
-            about = json.loads((file.metadata() or {})["ichtune"])
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise DataError(f"{path} is no checkpoint of ichtune: {error!r}; train it again") from error
-    if about.get("kind") != kind:
-        raise DataError(f"checkpoint {path} must be of kind {kind!r}, got {about.get('kind')!r}; name another file")
-    return tensors, about
+    return read_tensors(path, kind, "pt", WHAT, "ichtune train")
 
 
 def with_prefix(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

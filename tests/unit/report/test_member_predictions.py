@@ -101,7 +101,7 @@ def test_a_second_level_that_cannot_be_used_is_known_before_a_network_runs(stack
     path = workspace.layout.runs / stacked[0] / "fold_2" / "weights.safetensors"
     path.write_bytes(b"nothing")
     monkeypatch.setattr(module, "load_model", lambda *_: pytest.fail("a network was loaded"))
-    with pytest.raises(DataError, match=f"{path} is no file of the second level"):
+    with pytest.raises(DataError, match=f"{path} is no second-level model"):
         member_predictions(ensemble, workspace, workspace.unlabelled.index.to_numpy())
 
 

@@ -43,7 +43,7 @@ def test_what_is_no_such_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"does not exist; run `ichtune stack`"):
         load_state(path, "weights")
     path.write_bytes(b"nothing of the kind")
-    with pytest.raises(DataError, match="no file of the second level"):
+    with pytest.raises(DataError, match="no second-level model"):
         load_state(path, "weights")
     save_state(path, ARRAYS, {"kind": "resume"})
     with pytest.raises(DataError, match="must be of kind 'weights', got 'resume'"):
