@@ -13,8 +13,10 @@ from ichtune.errors import ConfigError
 
 MAX_STEPS = 100
 MAX_HALVINGS = 40
-#: Newton decrement, in nats, below which the optimum is reached.
-DECREMENT = 1e-14
+#: Newton decrement, in nats, below which steps are whole ones, and below which the optimum is reached.
+DECREMENT, SETTLED = 1e-14, 1e-24
+#: A Hessian is kept while a step with it leaves at most this share of the decrement.
+KEPT = 1e-2
 #: Penalty on the bias: too weak to be seen, but a label without a positive gets a finite one.
 BIAS_PENALTY = 1e-6
 
@@ -38,26 +40,35 @@ def penalised_logistic(
     """
     centre = np.append(np.asarray(centre_F, dtype=np.float64), 0.0)
     penalty = np.append(np.full(len(centre_F), float(l2)), BIAS_PENALTY)
-    point = centre.copy()
-    value = _value(x_FN, y_N, weight_N, point, centre, penalty)
+
+    def value_of(point: np.ndarray, z_N: np.ndarray) -> float:
+        loss = weight_N @ (np.logaddexp(0.0, z_N) - y_N * z_N)
+        return float(loss + 0.5 * penalty @ (point - centre) ** 2)
+
+    point, z_N = centre.copy(), _mixed(x_FN, centre)
+    value, hessian, before = value_of(point, z_N), None, np.inf
     for _ in range(MAX_STEPS):
-        p_N = from_logits(_mixed(x_FN, point))
-        error_N, curvature_N = weight_N * (p_N - y_N), weight_N * p_N * (1.0 - p_N)
+        p_N = from_logits(z_N)
+        error_N = weight_N * (p_N - y_N)
         gradient = np.append(x_FN @ error_N, error_N.sum()) + penalty * (point - centre)
-        hessian = _hessian(x_FN, curvature_N) + np.diag(penalty)
-        step = -np.linalg.solve(hessian, gradient)
-        decrement = -float(gradient @ step)
-        if decrement <= DECREMENT:
-            break
-        scale = 1.0
-        for _ in range(MAX_HALVINGS):
-            new = _value(x_FN, y_N, weight_N, point + scale * step, centre, penalty)
+        if hessian is not None:  # it hardly changes near the optimum, and costs most
+            step, decrement = _newton(hessian, gradient)
+        if hessian is None or decrement > KEPT * before:
+            hessian = _hessian(x_FN, weight_N * p_N * (1.0 - p_N)) + np.diag(penalty)
+            step, decrement = _newton(hessian, gradient)
+        step_N, before = _mixed(x_FN, step), decrement
+        scale, found = 1.0, decrement <= DECREMENT  # too little for a difference of values to show
+        for _ in range(0 if found else MAX_HALVINGS):
+            new = value_of(point + scale * step, z_N + scale * step_N)
             if new <= value - 1e-4 * scale * decrement:
+                value, found = new, True
                 break
             scale /= 2
-        else:
+        if not found:
             break  # rounding is all that is left
-        point, value = point + scale * step, new
+        point, z_N = point + scale * step, z_N + scale * step_N
+        if decrement <= SETTLED:
+            break
     return point[:-1], float(point[-1])
 
 
@@ -92,23 +103,18 @@ def _mixed(x_FN: np.ndarray, point: np.ndarray) -> np.ndarray:
     return np.asarray(point[:-1] @ x_FN + point[-1])
 
 
-def _value(
-    x_FN: np.ndarray,
-    y_N: np.ndarray,
-    weight_N: np.ndarray,
-    point: np.ndarray,
-    centre: np.ndarray,
-    penalty: np.ndarray,
-) -> float:
-    z_N = _mixed(x_FN, point)
-    return float(weight_N @ (np.logaddexp(0.0, z_N) - y_N * z_N) + 0.5 * penalty @ (point - centre) ** 2)
+def _newton(hessian: np.ndarray, gradient: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return the Newton step and how much it should take off the value, twice."""
+    step = -np.linalg.solve(hessian, gradient)
+    return step, -float(gradient @ step)
 
 
 def _hessian(x_FN: np.ndarray, curvature_N: np.ndarray) -> np.ndarray:
     n_features = len(x_FN)
-    weighted_FN = x_FN * curvature_N
+    root_N = np.sqrt(curvature_N)
+    root_FN = x_FN * root_N
     hessian = np.empty((n_features + 1, n_features + 1))
-    hessian[:-1, :-1] = weighted_FN @ x_FN.T
-    hessian[-1, :-1] = hessian[:-1, -1] = weighted_FN.sum(axis=1)
+    hessian[:-1, :-1] = root_FN @ root_FN.T  # symmetric, which takes half the products
+    hessian[-1, :-1] = hessian[:-1, -1] = root_FN @ root_N
     hessian[-1, -1] = curvature_N.sum()
     return hessian
