@@ -31,14 +31,17 @@ def blend(
 
     Example: ichtune blend --work ./ichtune-work --ensemble mean
     """
+    import numpy as np
+
     from ichtune.cli.places import open_place, put_back
     from ichtune.ensemble.blend import run_blend
     from ichtune.ensemble.spec import read_spec
-    from ichtune.report.submission import write_submission
+    from ichtune.report.submission import submission_rows, write_submission
     from ichtune.shipped import find_yaml
 
     spec = read_spec(find_yaml(ensemble, "ensembles"))
     workspace = open_place(work, quiet, with_runs=True)
+    submission_rows(workspace, np.array([], dtype=object))  # a sample that cannot be filled is refused before the work
     blended = run_blend(workspace, spec)
     submission = None
     if len(blended.panel.test_image_ids):

@@ -82,10 +82,10 @@ class SecondLevel(SearchLevel[SecondLevelRecipe]):
             raise TypeError(f"{recipe.summary} is none of the second level")
         fetch_sources(workspace, recipe, stage.fold)
         inputs = _inputs(workspace, recipe.members, recipe.embeddings)
-        return SecondLevelRun(replace(inputs, recipe=recipe), stage.fold)
+        return SecondLevelRun(replace(inputs, recipe=recipe), stage.fold, device)
 
     def epoch_s(self, workspace: Workspace, recipe: SecondLevelRecipe, fold: int) -> float:
-        """Measure an epoch on few slices and on more, and draw the line to all of them."""
+        """Measure an epoch on few slices and on more, on the CPU as trials do, and draw the line to all of them."""
         inputs = _inputs(workspace, recipe.members, recipe.embeddings)
         n_slices = len(inputs.labelled)
         sizes = [n for n in TIMED_SLICES if n < n_slices] or [n_slices]
@@ -134,10 +134,12 @@ def _digest(workspace: Workspace, recipe_id: str) -> str:
 
 def _timed_s(inputs: LevelInputs, recipe: SecondLevelRecipe, n_slices: int) -> float:
     """Return what an epoch on the first whole series with so many slices takes, in seconds, judged on as many."""
+    import torch
+
     view = inputs.labelled
     ends = np.cumsum(view.lengths)
     rows = np.arange(ends[min(int(np.searchsorted(ends, n_slices)), len(ends) - 1)])
-    part, model = view.take(rows), create_series_model(recipe)
+    part, model = view.take(rows), create_series_model(recipe, torch.device("cpu"))
     start = time.perf_counter()
     model.begin(part, inputs.y_RL[rows])
     model.run_epoch()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,6 +25,9 @@ from ichtune.second_level_recipe import SEQUENCES, TREES, SecondLevelRecipe
 from ichtune.training.results import EpochResult
 from ichtune.workspace import Workspace
 
+if TYPE_CHECKING:
+    import torch
+
 
 class SecondLevelRun:
     """A model of the second level being trained on all folds but one and validated on that one.
@@ -35,6 +38,7 @@ class SecondLevelRun:
     Args:
         inputs: the slices as the members see them.
         fold: the fold that is held out.
+        device: where a model that needs torch computes; the first GPU by default, or the CPU.
 
     Attributes:
         recipe: what is done, with its members named.
@@ -46,7 +50,7 @@ class SecondLevelRun:
         DataError: no labelled slice to learn from, or none to be judged on.
     """
 
-    def __init__(self, inputs: LevelInputs, fold: int) -> None:
+    def __init__(self, inputs: LevelInputs, fold: int, device: "torch.device | None" = None) -> None:
         is_held_out_R = inputs.fold_R == fold
         if not is_held_out_R.any() or is_held_out_R.all():
             known = ", ".join(map(str, inputs.folds))
@@ -54,13 +58,13 @@ class SecondLevelRun:
             raise error(
                 f"a second level needs labelled slices in fold {fold} and in others, got those of folds {known}"
             )
-        self.inputs, self.fold = inputs, fold
+        self.inputs, self.fold, self._device = inputs, fold, device
         self.recipe = inputs.recipe
         self.history: list[EpochResult] = []
         self.notes: list[str] = []
         self._train_rows = np.flatnonzero(~is_held_out_R)
         self.held_out_rows = np.flatnonzero(is_held_out_R)
-        self._model = create_series_model(self.recipe)
+        self._model = create_series_model(self.recipe, device)
         self._has_begun = False
 
     @property
@@ -157,7 +161,8 @@ class SecondLevelRun:
                 f"checkpoint {path} was trained on other predictions, slices or folds than the workspace now has, and "
                 "may have seen those that it is judged on; remove it to train from the start"
             )
-        self._model = create_series_model(self.recipe).restore((part(arrays, "model"), about["model"]))
+        model = create_series_model(self.recipe, self._device)
+        self._model = model.restore((part(arrays, "model"), about["model"]))
         self._has_begun = False
         self.history = [EpochResult(**result) for result in about["history"]]
         self.notes[:] = about["notes"]

@@ -1,10 +1,13 @@
 """The table of second-level models: being listed here is being offered, and being tested."""
 
-from collections.abc import Callable
 from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from ichtune.second_level.base import SeriesModel
 from ichtune.second_level_recipe import SecondLevelRecipe
+
+if TYPE_CHECKING:
+    import torch
 
 #: Module and class of each model; imported when it is asked for, so that trees and smoothing need no torch.
 SECOND_LEVEL_MODELS: dict[str, tuple[str, str]] = {
@@ -19,12 +22,17 @@ SECOND_LEVEL_MODELS: dict[str, tuple[str, str]] = {
 }
 
 
-def create_series_model(recipe: SecondLevelRecipe) -> SeriesModel:
+def create_series_model(recipe: SecondLevelRecipe, device: "torch.device | None" = None) -> SeriesModel:
     """Return a new model that has learnt nothing.
+
+    Args:
+        recipe: what to do.
+        device: where a model that needs torch computes; the first GPU by default, or the CPU.
 
     Raises:
         ConfigError: what the model needs is not installed.
     """
     module, name = SECOND_LEVEL_MODELS[recipe.model]
-    kind: Callable[[SecondLevelRecipe], SeriesModel] = getattr(import_module(f"ichtune.second_level.{module}"), name)
-    return kind(recipe)
+    kind: Any = getattr(import_module(f"ichtune.second_level.{module}"), name)
+    made: SeriesModel = kind(recipe, device) if kind.needs_torch else kind(recipe)
+    return made

@@ -29,7 +29,7 @@ class Level:
         what: its recipes, in words.
         judges: by which rungs may judge, of ``JUDGES``.
         fidelities: what rungs may give more of, of ``FIDELITIES``.
-        gpu: GPUs a trial gets where the space does not say; 0: its models never compute on one.
+        gpu: GPUs a trial gets where the space does not say; 0: trials compute on CPU cores alone.
     """
 
     number: int

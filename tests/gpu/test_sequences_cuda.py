@@ -44,7 +44,7 @@ def test_a_gpu_learns_what_a_cpu_learns(name: str, inputs: LevelInputs) -> None:
     curves, predicted = [], []
     for device in (None, CPU):
         model = model_on(device, recipe_of(name)).begin(inputs.labelled, inputs.y_RL)
-        assert all(parameter.device == model.device for parameter in model._begun().parameters())
+        assert all(parameter.device.type == model.device.type for parameter in model._begun().parameters())
         curves.append(losses(model, 4))
         predicted.append(model.predict(inputs.labelled))
         assert model.device.type == (GPU if device is None else CPU).type

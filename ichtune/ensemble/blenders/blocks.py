@@ -8,10 +8,11 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 #: Values a block should hold: 2 MB in double precision stay near the core, and are read in long enough pieces.
 BLOCK_VALUES = 1 << 18
@@ -49,8 +50,14 @@ def one_blas_thread() -> Iterator[None]:
 
     Threads that wait for each other inside it cost a hundred times the work itself where blocks come from two threads.
     """
-    with threadpool_limits(limits=1, user_api="blas"):
+    with _libraries().limit(limits=1, user_api="blas"):
         yield
+
+
+@cache
+def _libraries() -> ThreadpoolController:
+    """Return the linear algebra that numpy has loaded; looking for it takes milliseconds, and is done once."""
+    return ThreadpoolController()
 
 
 def block_size(values_per_row: int) -> int:

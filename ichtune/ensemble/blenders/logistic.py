@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ichtune.ensemble.blenders.blocks import block_size, one_blas_thread, sum_over_blocks
 from ichtune.ensemble.blenders.logits import from_logits
 from ichtune.ensemble.blenders.numbers import is_number
 from ichtune.errors import ConfigError
@@ -21,6 +22,7 @@ KEPT = 1e-2
 BIAS_PENALTY = 1e-6
 
 
+@one_blas_thread()
 def penalised_logistic(
     x_FN: np.ndarray, y_N: np.ndarray, weight_N: np.ndarray, centre_F: np.ndarray, l2: float
 ) -> tuple[np.ndarray, float]:
@@ -50,7 +52,7 @@ def penalised_logistic(
     for _ in range(MAX_STEPS):
         p_N = from_logits(z_N)
         error_N = weight_N * (p_N - y_N)
-        gradient = np.append(x_FN @ error_N, error_N.sum()) + penalty * (point - centre)
+        gradient = _slope(x_FN, error_N) + penalty * (point - centre)
         if hessian is not None:  # it hardly changes near the optimum, and costs most
             step, decrement = _newton(hessian, gradient)
         if hessian is None or decrement > KEPT * before:
@@ -100,7 +102,23 @@ def check_l2(blender: str, value: Any) -> None:
 
 
 def _mixed(x_FN: np.ndarray, point: np.ndarray) -> np.ndarray:
-    return np.asarray(point[:-1] @ x_FN + point[-1])
+    z_N = np.empty(x_FN.shape[1])
+
+    def block(rows: slice) -> tuple[()]:
+        z_N[rows] = point[:-1] @ x_FN[:, rows] + point[-1]
+        return ()
+
+    sum_over_blocks(block, len(z_N), block_size(len(x_FN)))
+    return z_N
+
+
+def _slope(x_FN: np.ndarray, error_N: np.ndarray) -> np.ndarray:
+    """Return the gradient of the mean log loss, bias last."""
+
+    def block(rows: slice) -> tuple[np.ndarray, float]:
+        return x_FN[:, rows] @ error_N[rows], float(error_N[rows].sum())
+
+    return np.append(*sum_over_blocks(block, len(error_N), block_size(len(x_FN))))
 
 
 def _newton(hessian: np.ndarray, gradient: np.ndarray) -> tuple[np.ndarray, float]:
@@ -110,11 +128,12 @@ def _newton(hessian: np.ndarray, gradient: np.ndarray) -> tuple[np.ndarray, floa
 
 
 def _hessian(x_FN: np.ndarray, curvature_N: np.ndarray) -> np.ndarray:
-    n_features = len(x_FN)
-    root_N = np.sqrt(curvature_N)
-    root_FN = x_FN * root_N
-    hessian = np.empty((n_features + 1, n_features + 1))
-    hessian[:-1, :-1] = root_FN @ root_FN.T  # symmetric, which takes half the products
-    hessian[-1, :-1] = hessian[:-1, -1] = root_FN @ root_N
-    hessian[-1, -1] = curvature_N.sum()
-    return hessian
+    """Return the Hessian of the mean log loss, bias last."""
+
+    def block(rows: slice) -> tuple[np.ndarray, np.ndarray, float]:
+        root_R = np.sqrt(curvature_N[rows])
+        root_FR = x_FN[:, rows] * root_R
+        return root_FR @ root_FR.T, root_FR @ root_R, float(curvature_N[rows].sum())
+
+    of_features, of_bias, curvature = sum_over_blocks(block, len(curvature_N), block_size(len(x_FN)))
+    return np.block([[of_features, of_bias[:, None]], [of_bias[None], curvature]])

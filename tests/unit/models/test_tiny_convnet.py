@@ -34,6 +34,17 @@ def test_where_the_spot_lies_is_told_apart() -> None:
     assert not torch.allclose(model(left), model(left.flip(-1)), atol=1e-4)
 
 
+@pytest.mark.parametrize("size", [16, 64, 66, 25])
+def test_an_exported_network_pools_by_plain_maxima_and_says_the_same(size: int) -> None:
+    torch.manual_seed(0)
+    model, x_BCHW = TinyConvNet(1, 6, width=4).eval(), torch.randn(3, 1, size, size)
+    exported = torch.export.export(model, (x_BCHW,), dynamic_shapes=[{0: torch.export.Dim("n", min=1)}])
+    called = {str(node.target) for node in exported.graph.nodes}
+    assert any("amax" in name for name in called)
+    assert not any("pool" in name for name in called)
+    assert torch.equal(exported.module()(x_BCHW[:2]), model(x_BCHW[:2]))
+
+
 def test_each_block_is_a_layer_and_the_classifier_lies_above_them() -> None:
     model = TinyConvNet(1, 6)
     layer_of = timm.models.group_parameters(model, model.group_matcher(), reverse=True)

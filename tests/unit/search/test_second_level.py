@@ -22,6 +22,7 @@ from ichtune.search.levels import search_level
 from ichtune.search.names import METRIC
 from ichtune.search.objective import FoldTrial, checkpoint_path, plan_of
 from ichtune.search.searchers import propose_trial
+from ichtune.search.stages import Stage
 from ichtune.search.transfer import answers_of, told_by
 from ichtune.search.trial_table import ledger_path, write_trials
 from ichtune.second_level.fold_run import open_second_level_fold
@@ -327,6 +328,21 @@ def test_a_space_at_a_url_finds_the_runs_there(
 
     assert identity_of(opened, settled(opened, space)) == identity_of(workspace, settled(workspace, space))
     assert not list((tmp_path / "mirror").rglob("*.b2"))
+
+
+def test_a_trial_that_asked_for_no_gpu_computes_on_none(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray hides no GPU from it, and a device ``meta`` computes nothing."""
+    monkeypatch.setattr("ichtune.second_level.sequences.best_device", lambda: torch.device("meta"))
+    recipe = SecondLevelRecipe(**GRU, members=tuple(workspace.run_ids()))
+    run = search_level(2).open_run(workspace, Stage(recipe, 0), torch.device("cpu"))
+    run.run_epoch()
+    path = workspace.layout.root / "resume.safetensors"
+    run.save(path)
+    again = search_level(2).open_run(workspace, Stage(recipe, 0), torch.device("cpu"))
+    again.load(path)
+
+    assert again.run_epoch().val_weighted_log_loss == run.run_epoch().val_weighted_log_loss
+    assert search_level(2).epoch_s(workspace, recipe, 0) > 0  # a dry run times what trials do
 
 
 def test_an_epoch_is_timed_on_few_slices(workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,6 +29,11 @@ def new(model: str, **keys: object) -> SequenceModel:
     return made
 
 
+def rounding(device: torch.device) -> float:
+    """By how much probabilities may differ; a GPU takes other kernels for other shapes, and some compute in TF32."""
+    return 1e-6 if device.type == "cpu" else 1e-4
+
+
 def equal_mean(view: SeriesView) -> np.ndarray:
     return from_logits(to_logits(view.p_MRL).mean(axis=0))
 
@@ -155,15 +160,18 @@ def test_equal_seeds_are_equal_bits_and_nobody_else_is_disturbed(generated_serie
 
 @pytest.mark.parametrize("model", SEQUENCES)
 def test_padding_changes_no_slice(model: str, generated_series, fitted) -> None:
-    network, draw = fitted(model)._network.eval(), torch.Generator().manual_seed(0)
-    x_BTF = torch.randn(3, 9, network.enter.in_features, generator=draw)
-    e_BTD = torch.randn(3, 9, 4, generator=draw)
+    network, device = fitted(model)._network.eval(), fitted(model).device
+    draw = torch.Generator().manual_seed(0)
+    x_BTF = torch.randn(3, 9, network.enter.in_features, generator=draw).to(device)
+    e_BTD = torch.randn(3, 9, 4, generator=draw).to(device)
     lengths_B = torch.tensor([4, 9, 1])
-    padded = [torch.cat([values, torch.full((3, 5, values.shape[2]), 7.0)], dim=1) for values in (x_BTF, e_BTD)]
+    padded = [torch.nn.functional.pad(values, (0, 0, 0, 5), value=7.0) for values in (x_BTF, e_BTD)]
     with torch.inference_mode():
         plain, wide = network(x_BTF, e_BTD, lengths_B), network(*padded, lengths_B)
         for series, length in enumerate(lengths_B):
-            torch.testing.assert_close(wide[series, :length], plain[series, :length], rtol=0, atol=1e-5)
+            torch.testing.assert_close(
+                wide[series, :length], plain[series, :length], rtol=0, atol=10 * rounding(device)
+            )
 
 
 @pytest.mark.parametrize("model", SEQUENCES)
@@ -172,16 +180,19 @@ def test_a_series_is_predicted_from_itself_alone(model: str, generated_series, f
     together = fitted(model).predict(view)
     for series in (0, 7, 19):
         rows = view.series_R == series
-        np.testing.assert_allclose(fitted(model).predict(view.take(rows)), together[rows], atol=1e-6)
+        alone = fitted(model).predict(view.take(rows))
+        np.testing.assert_allclose(alone, together[rows], atol=rounding(fitted(model).device))
     monkeypatch.setattr(sequences, "_PREDICTED", 3)
-    np.testing.assert_allclose(fitted(model).predict(view), together, atol=1e-6)
+    np.testing.assert_allclose(fitted(model).predict(view), together, atol=rounding(fitted(model).device))
 
 
 @pytest.mark.parametrize("model", SEQUENCES)
 def test_both_ways_up_a_series_gets_the_same_predictions(model: str, generated_series, fitted) -> None:
     view, _ = generated_series(10, seed=5)
     flipped, rows = upside_down(view)
-    np.testing.assert_allclose(fitted(model).predict(flipped), fitted(model).predict(view)[rows], atol=1e-6)
+    np.testing.assert_allclose(
+        fitted(model).predict(flipped), fitted(model).predict(view)[rows], atol=rounding(fitted(model).device)
+    )
 
 
 def test_without_tta_the_way_up_is_seen(generated_series) -> None:
