@@ -38,15 +38,18 @@ def blend(
     from ichtune.ensemble.spec import read_spec
     from ichtune.report.submission import submission_rows, write_submission
     from ichtune.shipped import find_yaml
+    from ichtune.tables import check_writable
 
     spec = read_spec(find_yaml(ensemble, "ensembles"))
     workspace = open_place(work, quiet, with_runs=True)
+    check_writable(out or workspace.layout.submission)
     submission_rows(workspace, np.array([], dtype=object))  # a sample that cannot be filled is refused before the work
     blended = run_blend(workspace, spec)
+    _notes_on_members(blended, quiet)
     submission = None
     if len(blended.panel.test_image_ids):
         submission = write_submission(workspace, blended.panel.test_image_ids, blended.p_test_TL, out)
-    _notes(blended, submission, quiet)
+    _notes_on_submission(submission, quiet)
     made = [workspace.layout.blends / blended.blend_id, workspace.layout.ladder]
     put_back(workspace, [*made, *([submission.path] if submission else [])], quiet)
     if as_json:
@@ -82,7 +85,7 @@ def _as_json(blended: "BlendResult", submission: "SubmissionResult | None") -> d
     }
 
 
-def _notes(blended: "BlendResult", submission: "SubmissionResult | None", quiet: bool) -> None:
+def _notes_on_members(blended: "BlendResult", quiet: bool) -> None:
     for recipe_id, kept in blended.panel.collapsed.items():
         note(f"run {recipe_id} predicts what {kept} does, but for rounding, and was left out", quiet)
     for recipe_id in blended.panel.unfinished:
@@ -92,6 +95,9 @@ def _notes(blended: "BlendResult", submission: "SubmissionResult | None", quiet:
         )
     for line in blended.panel.warnings:
         note(line, quiet)
+
+
+def _notes_on_submission(submission: "SubmissionResult | None", quiet: bool) -> None:
     if submission is None:
         note("no unlabelled slices: no submission was written", quiet)
     elif submission.n_filled:
@@ -110,11 +116,16 @@ def _notes(blended: "BlendResult", submission: "SubmissionResult | None", quiet:
 
 
 def _show(blended: "BlendResult", submission: "SubmissionResult | None", workspace: "Workspace") -> None:
+    from ichtune.report.score_facts import search_caveat
+
     result(ladder_table(blended.ladder, is_generated=bool(workspace.about.get("generated"))))
     _show_tried(blended)
     _show_weights(blended)
     _show_steps(blended)
     _show_scores(blended)
+    caveat = search_caveat({"searches": blended.panel.searches})
+    if caveat:
+        result(caveat)
     row = next(row for row in blended.ladder if row["name"] == "blend")
     second = blended.differences.get("without_second_level")
     if second is not None:
@@ -226,9 +237,11 @@ def _show_scores(blended: "BlendResult") -> None:
     ):
         result(f"any of a {unit}: {', '.join(f'{title} {_score(scores[name])}' for title, name in names)}.")
     for choice, one in blended.optimism.items():
-        what = "runs" if choice == "best_single" else "ways to blend"
+        what = f"the best of {one.n_candidates} runs"
+        if choice != "best_single":
+            what = f"the winner among {one.n_candidates} ways to blend"
         result(
-            f"Luck in the loss {one.loss:.5f} of the best of {one.n_candidates} {what}: {one.estimate:+.5f}, so "
+            f"Luck in the loss {one.loss:.5f} of {what}: {one.estimate:+.5f}, so "
             f"{one.corrected.estimate:.5f} is expected of it."
         )
 

@@ -61,7 +61,7 @@ class BlendResult:
             and ``blender`` among those that were tried. The cross-fitted losses of the ladder make each choice anew
             without the fold that they judge and need no correction.
         members_compared: each member with the cross-fitted blend.
-        ways_compared: each way to blend that was tried with the one that was chosen.
+        ways_compared: each way to blend that was tried with the first, the simplest one.
     """
 
     blend_id: str
@@ -217,6 +217,7 @@ def _about(result: BlendResult) -> dict[str, Any]:
         "members": [asdict(member) for member in panel.members],
         "chosen": [panel.members[m].recipe_id for m in result.fitted.chosen],
         "collapsed": panel.collapsed,
+        "searches": panel.searches,
         "unfinished": list(panel.unfinished),
         "suspicions": [asdict(suspicion) for suspicion in panel.suspicions],
         "alike": [asdict(pair) for pair in panel.alike],

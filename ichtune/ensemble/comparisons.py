@@ -49,12 +49,14 @@ def member_losses(
 
 
 def ways_tried(blender: Blender) -> list[Compared]:
-    """Compare each way to blend that was tried with the one that was chosen; empty where nothing was chosen."""
+    """Compare each way to blend that was tried with the first, the simplest one; empty where nothing was chosen.
+
+    Which one is the first was known beforehand. Against the chosen one, which these losses chose, no interval holds.
+    """
     if not isinstance(blender, Auto) or blender.judged_ is None:
         return []
     losses_RC, patient_R = blender.judged_
-    (chosen,) = [c for c, tried in enumerate(blender.tried_) if tried.chosen]
-    return _compared(losses_RC, [tried.title for tried in blender.tried_], losses_RC[:, chosen], patient_R)
+    return _compared(losses_RC, [tried.title for tried in blender.tried_], losses_RC[:, 0], patient_R)
 
 
 def choices(blender: Blender, losses_MN: np.ndarray, patient_N: np.ndarray) -> dict[str, Optimism]:
@@ -68,7 +70,7 @@ def choices(blender: Blender, losses_MN: np.ndarray, patient_N: np.ndarray) -> d
     if len(losses_MN) > 1:
         found[BEST_MEMBER] = expected_optimism(losses_MN.T, patient_N)
     if isinstance(blender, Auto) and blender.judged_ is not None:
-        found[WAY] = expected_optimism(*blender.judged_)
+        found[WAY] = expected_optimism(*blender.judged_, tolerance=blender.tolerance)
     return found
 
 

@@ -29,6 +29,7 @@ from ichtune.report.score_facts import (
     compared_rows,
     luck_rows,
     score_tables,
+    search_caveat,
     warnings_of,
 )
 from ichtune.report.submission import fill_missing, submission_rows
@@ -121,7 +122,8 @@ class BlendFacts:
         scores: of slices, then of series, cross-fitted.
         luck: what of the lead of each choice by loss is luck.
         members_compared: each member with the blend.
-        ways_compared: each way to blend that was tried with the chosen one.
+        ways_compared: each way to blend that was tried with the first one, and whether it was chosen.
+        search_caveat: a sentence on members that a search chose.
         warnings: on members that are suspected or nearly the same.
         notes: members left out, and why.
     """
@@ -143,6 +145,7 @@ class BlendFacts:
     luck: tuple[LuckRow, ...]
     members_compared: tuple[ComparedRow, ...]
     ways_compared: tuple[ComparedRow, ...]
+    search_caveat: str
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
     n_other_blends: int
@@ -209,6 +212,7 @@ def collect_blend(workspace: Workspace) -> BlendFacts | None:
         luck=luck_rows(about),
         members_compared=compared_rows(about, "members_compared"),
         ways_compared=compared_rows(about, "ways_compared"),
+        search_caveat=search_caveat(about),
         warnings=warnings_of(about),
         notes=_notes(about),
         n_other_blends=len(list(workspace.layout.blends.glob("*/blend.json"))) - 1,

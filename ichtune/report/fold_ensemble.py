@@ -8,8 +8,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-
 from ichtune.data.cache.hu_cache import file_sha256
 from ichtune.ensemble.fitting import FittedBlend, restore_blend
 from ichtune.ensemble.ladder import BLEND
@@ -205,8 +203,8 @@ def restore_live(
 ) -> tuple[tuple[_T, ...], FittedBlend]:
     """Return the members that a blend's predictions depend on, and the blend of these alone.
 
-    One whose weight is zero for every label changes no prediction, so that its models need not run. What a blender
-    does that has no weights, or learnt more than them, is not known here: all its members stay.
+    One whose weight is zero for every label changes no prediction, so that its models need not run; see
+    ``Blender.live``.
 
     Args:
         spec: what was asked for.
@@ -217,11 +215,11 @@ def restore_live(
         DataError: not what such a blender learns, or of another number of members.
     """
     blend = restore_blend(spec, learned, len(members))
-    weights_ML = blend.blender.weights_
-    if weights_ML is None or learned["blender"].keys() != {"weights_"}:
+    rows = blend.blender.live()
+    if rows is None:
         return tuple(members), blend
-    live = np.flatnonzero(weights_ML.any(axis=1)).tolist()
-    of_live = restore_blend(spec, {**learned, "blender": {"weights_": weights_ML[live].tolist()}}, len(live))
+    live = rows.tolist()
+    of_live = restore_blend(spec, {**learned, "blender": blend.blender.learned_of(live)}, len(live))
     return tuple(members[m] for m in live), of_live
 
 

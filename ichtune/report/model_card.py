@@ -93,8 +93,8 @@ def _gained(account: BlendAccount) -> str:
     if account.optimism is not None:
         of = "" if account.n_candidates is None else f" among {account.n_candidates}"
         text += (
-            f"\nThe way to blend was chosen by loss{of}: {account.optimism:.5f} of the best one's lead is expected to "
-            "be luck. The cross-fitted loss repeats the choice without the patients that it scores, and holds none.\n"
+            f"\nThe way to blend was chosen by loss{of}: {account.optimism:.5f} of its lead is expected to "
+            "be luck. The cross-fitted loss repeats this choice without the patients that it scores.\n"
         )
     return text
 

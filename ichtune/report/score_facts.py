@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ichtune.ensemble.blenders.auto import Tried
 from ichtune.ensemble.comparisons import BEST_MEMBER, WAY
 from ichtune.ensemble.members.suspicions import FOLD
 from ichtune.labels import LABELS
@@ -21,7 +22,8 @@ TITLES = {
     "specificity_at_sensitivity_0.95": "specificity at sensitivity 0.95",
     "calibration_error": "expected calibration error",
 }
-CHOICES = {BEST_MEMBER: "the best of {n} runs", WAY: "the best of {n} ways to blend"}
+MEMBERS, WAYS = "members_compared", "ways_compared"
+CHOICES = {BEST_MEMBER: "the best of {n} runs", WAY: "one of {n} ways to blend"}
 
 
 @dataclass(frozen=True)
@@ -73,11 +75,7 @@ class ComparedRow:
     estimate: float
     low: float
     high: float
-
-    @property
-    def is_reference(self) -> bool:
-        """Whether it is the one that the others are compared with."""
-        return self.estimate == self.low == self.high == 0.0
+    is_chosen: bool = False
 
 
 def score_tables(about: Mapping[str, Any]) -> tuple[ScoreTable, ...]:
@@ -118,6 +116,8 @@ def luck_rows(about: Mapping[str, Any]) -> tuple[LuckRow, ...]:
 
 def compared_rows(about: Mapping[str, Any], key: str) -> tuple[ComparedRow, ...]:
     """Return the comparisons of ``members_compared`` or ``ways_compared``, in the order in which they were kept."""
+    tried = ((about.get("learned") or {}).get("blender") or {}).get("tried") or []
+    chosen = {Tried(**one).title for one in tried if one.get("chosen")}
     return tuple(
         ComparedRow(
             title=str(one["name"]),
@@ -125,8 +125,21 @@ def compared_rows(about: Mapping[str, Any], key: str) -> tuple[ComparedRow, ...]
             estimate=one["together"]["estimate"],
             low=one["together"]["low"],
             high=one["together"]["high"],
+            is_chosen=key == WAYS and one["name"] in chosen,
         )
         for one in about.get(key) or []
+    )
+
+
+def search_caveat(about: Mapping[str, Any]) -> str:
+    """Return a sentence on members that a search chose; empty where none was."""
+    searches = about.get("searches") or {}
+    if not searches:
+        return ""
+    told = ", ".join(f"{name} ({n} trials)" for name, n in searches.items())
+    return (
+        f"Some runs won a search: {told}. They were chosen among its trials on some of these patients, before any "
+        "blend, so that every loss here is a little too low; only patients whom no search has seen are free of that."
     )
 
 

@@ -135,6 +135,17 @@ class TestLaws:
         np.testing.assert_array_equal(p, kept_p)
         np.testing.assert_array_equal(y, kept_y)
 
+    def test_the_members_that_it_needs_predict_the_same_bits_alone(self, name, settings):
+        p, y = generated()
+        p = np.concatenate([p, np.random.default_rng(5).uniform(0.3, 0.7, (2, *y.shape)), p[:1]])  # useless, and a copy
+        fitted = fit(name, settings, p, y)
+        live = fitted.live()
+        members = [*range(len(p))] if live is None else live.tolist()
+        if name in ("best_member", "auto"):
+            assert len(members) < len(p)
+        alone = create_blender(name, settings).restore(json.loads(json.dumps(fitted.learned_of(members))))
+        np.testing.assert_array_equal(alone.predict(p[members]), fitted.predict(p))
+
     def test_what_it_learned_goes_through_json_and_predicts_the_same_bits(self, name, settings):
         p, y = generated()
         fitted = fit(name, settings, p, y)

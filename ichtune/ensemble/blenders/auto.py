@@ -4,7 +4,7 @@ Dimension key: M members, N slices, L labels, C candidates, P patients.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any, ClassVar, Self
@@ -177,6 +177,21 @@ class Auto(Blender):
             "chosen": self.chosen_.learned(),
         }
 
+    def live(self) -> np.ndarray | None:
+        """See ``Blender.live``: what the chosen one needs, and of duplicates the first."""
+        if self.chosen_ is None:
+            return None
+        live, distinct = self.chosen_.live(), np.array(self.distinct_)
+        return distinct if live is None else distinct[live]
+
+    def learned_of(self, members: Sequence[int]) -> dict[str, Any]:
+        """See ``Blender.learned_of``."""
+        if self.chosen_ is None:
+            return super().learned_of(members)
+        told = self.chosen_.learned_of([self.distinct_.index(member) for member in members])
+        kept = {"weights_": told["weights_"], "n_members": len(members), "distinct": [*range(len(members))]}
+        return {**self.learned(), **kept, "chosen": told}
+
     def restore(self, learned: Mapping[str, Any]) -> Self:
         """See ``Blender.restore``."""
         try:
@@ -198,8 +213,8 @@ def choice_rows(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the rows of whole patients that a choice is made on, and the fold of each of them.
 
-    Patients are dealt to the folds in the order of a hash of their names, so that neither the order of rows nor other
-    patients' presence in them moves one at random. Rows without weight take no part.
+    Patients are dealt to the folds in turn, in the order of a hash of their names, so that the order of rows does not
+    matter; one patient more or less moves those behind it. Rows without weight take no part.
 
     Raises:
         DataError: fewer than two patients.
@@ -207,7 +222,11 @@ def choice_rows(
     rows_N = np.flatnonzero(weight_N > 0)
     patients_P, code_R, n_slices_P = np.unique(group_N[rows_N].astype(str), return_inverse=True, return_counts=True)
     if len(patients_P) < 2:
-        raise DataError(f"choosing a blender needs slices of at least two patients, got {len(patients_P)}")
+        raise DataError(
+            f"choosing a blender needs slices of at least two patients, got {len(patients_P)}: one part of them is "
+            "fitted on and the other scored, and where a fold is held out its patients are missing here; "
+            "take `--ensemble mean`, which learns nothing, or label more patients"
+        )
     order_P = np.argsort([hashlib.blake2b(name.encode(), digest_size=8).hexdigest() for name in patients_P])
     n_before_P = np.cumsum(n_slices_P[order_P]) - n_slices_P[order_P]
     n_taken = max(2, int((n_before_P < max_rows).sum()))

@@ -4,7 +4,7 @@ Dimension key: M members, N slices, L labels in the order of ``ichtune.labels.LA
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -62,6 +62,17 @@ class Blender(ABC):
         """
         told = {key: getattr(self, key) for key in ("weights_", *self.arrays)}
         return {key: None if value is None else value.tolist() for key, value in told.items()}
+
+    def live(self) -> np.ndarray | None:
+        """Return the numbers of the members that predictions depend on; None where it is all of them."""
+        return None
+
+    def learned_of(self, members: Sequence[int]) -> dict[str, Any]:
+        """Return what ``learned`` would of a blender with these members alone, all others being without effect."""
+        told = self.learned()
+        if self.weights_ is not None:
+            told["weights_"] = self.weights_[list(members)].tolist()
+        return told
 
     def restore(self, learned: Mapping[str, Any]) -> Self:
         """Take what ``learned`` returned of a blender with the same settings: as if fitted again on the same rows.

@@ -69,6 +69,8 @@ def sum_over_blocks(work: Callable[[slice], tuple[Any, ...]], n: int, size: int)
     """Add up the numbers or arrays that ``work`` returns for each block of ``size`` of ``n`` rows; none for no rows."""
     if n == 0:
         return []
+    if n <= size:
+        return list(work(slice(0, n)))
     starts = range(0, n, size)
     n_runs = min(len(starts), N_RUNS)
     edges = [len(starts) * i // n_runs for i in range(n_runs + 1)]

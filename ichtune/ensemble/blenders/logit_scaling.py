@@ -67,6 +67,10 @@ class LogitScaling(Blender):
             raise DataError("logit_scaling blender has no scales yet: call fit before predict")
         return from_logits(self.scale_ * to_logits(self._mean.predict(p_MNL)) + self.offset_)
 
+    def live(self) -> np.ndarray | None:
+        """See ``Blender.live``."""
+        return self._mean.live()
+
     def restore(self, learned: Mapping[str, Any]) -> Self:
         """See ``Blender.restore``."""
         super().restore(learned)

@@ -81,6 +81,10 @@ class WeightedMean(Blender):
         sum_over_blocks(block, len(p_NL), PREDICT_ROWS)
         return p_NL
 
+    def live(self) -> np.ndarray | None:
+        """See ``Blender.live``."""
+        return None if self.weights_ is None else np.flatnonzero(self.weights_.any(axis=1))
+
     def _inputs(self, p: np.ndarray) -> np.ndarray:
         return clip_probabilities(p) if self.space == "probability" else to_logits(p)
 

@@ -47,7 +47,7 @@ class Panel:
     """Every member's predictions over the same slices, in the same order.
 
     Attributes:
-        members: the M members, in alphabetical order of recipe_id.
+        members: the M members, those of the first level before the others, in alphabetical order of recipe_id.
         image_ids: the labelled slices (N,).
         patient_N: their patients.
         series_N: their series.
@@ -60,6 +60,8 @@ class Panel:
         fold_plan_hash: the plan that every member was trained on.
         collapsed: recipe_ids whose predictions equal another member's but for rounding, and that member; they take
             no part.
+        searches: searches that members are winners of, and how many trials each has; its trials were compared on some
+            of these patients.
         unfinished: recipe_ids of runs without out-of-fold predictions; they take no part.
     """
 
@@ -75,6 +77,7 @@ class Panel:
     p_MTL: np.ndarray
     fold_plan_hash: str
     collapsed: dict[str, str]
+    searches: dict[str, int]
     unfinished: tuple[str, ...]
 
     @cached_property
@@ -118,6 +121,7 @@ def load_panel(workspace: Workspace, wanted: Sequence[Wanted] | None = None) -> 
     if labelled.empty:
         raise DataError("no labelled slice to blend on: run `ichtune prepare DICOM_DIR --labels CSV` first")
     chosen, unfinished = _choose_runs(workspace, wanted)
+    chosen = sorted(chosen, key=lambda run: level_of(workspace.run_about(run)))  # of copies, the first level's is kept
     fold_N = np.asarray(workspace.fold_plan.folds_for(labelled["patient_id"]), dtype=np.int64)
     image_ids, test_ids = labelled["image_id"].to_numpy(object), unlabelled["image_id"].to_numpy(object)
     kept, p_MNL, p_MTL, collapsed = _read_all(workspace, chosen, SliceOrder(image_ids), SliceOrder(test_ids), fold_N)
@@ -134,6 +138,7 @@ def load_panel(workspace: Workspace, wanted: Sequence[Wanted] | None = None) -> 
         p_MTL=p_MTL,
         fold_plan_hash=workspace.fold_plan.plan_hash,
         collapsed=collapsed,
+        searches=_searches_of(workspace, kept),
         unfinished=unfinished,
     )
 
@@ -180,6 +185,14 @@ def _choose_runs(workspace: Workspace, wanted: Sequence[Wanted] | None) -> tuple
         if recipe_id not in complete:
             raise DataError(f"run {recipe_id} has no out-of-fold predictions yet: run `ichtune train` again")
     return sorted(recipe_ids), ()
+
+
+def _searches_of(workspace: Workspace, recipe_ids: Sequence[str]) -> dict[str, int]:
+    if not workspace.layout.trials.is_file():
+        return {}
+    trials = workspace.trials
+    won = sorted(set(trials.loc[trials["recipe_id"].isin(list(recipe_ids)), "search"]))
+    return {search: int((trials["search"] == search).sum()) for search in won}
 
 
 def _named_members(workspace: Workspace, recipe_ids: Sequence[str]) -> tuple[Member, ...]:

@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from ichtune.cli.blend import blend
 from ichtune.ensemble.post_processing.steps import DEFAULT_STEPS, STEPS
-from ichtune.errors import ConfigError, DataError
+from ichtune.errors import ConfigError, DataError, IchtuneError
 
 
 @pytest.fixture
@@ -99,8 +99,25 @@ def test_scores_and_the_luck_of_a_choice_are_shown_and_told_to_scripts(make_blen
     assert "AUC unknown (" in line, "each of these series has a slice with it"
     assert set(told["optimism"]) == {"best_single", "blender"}
     for choice in told["optimism"].values():
-        assert f"{choice['loss']:.5f} of the best of {choice['n_candidates']}" in shown
+        assert f"Luck in the loss {choice['loss']:.5f} of the" in shown
         assert f"{choice['estimate']:+.5f}" in shown
+
+
+@pytest.mark.parametrize("spoilt", ["folder", "sample"])
+def test_what_cannot_be_written_is_known_before_the_ladder_is_another_one(make_blend_workspace, run, spoilt):
+    made = make_blend_workspace()
+    run("--work", made.root, "--ensemble", "mean", "--quiet")
+    ladder, submission = ((made.root / name).read_bytes() for name in ("ladder.json", "submission.csv"))
+    out = made.root / "submission.csv"
+    if spoilt == "folder":
+        out = made.root / "out"
+        out.mkdir()
+    else:
+        (made.root / "stage_2_sample_submission.csv").write_text("nothing,like,it\n", encoding="utf-8")
+    with pytest.raises(IchtuneError):
+        run("--work", made.root, "--ensemble", "greedy", "--out", out)
+    assert (made.root / "ladder.json").read_bytes() == ladder
+    assert (made.root / "submission.csv").read_bytes() == submission
 
 
 def test_members_that_are_suspected_or_alike_are_named_and_told_to_scripts(make_blend_workspace, run):

@@ -308,6 +308,7 @@ def test_a_network_of_zero_weight_stays_where_a_second_level_needs_it(stacked_ne
     about = json.loads(path.read_text(encoding="utf-8"))
     of_second = [[float(member["recipe_id"] in stacked)] * 6 for member in about["members"]]
     about["blend"]["learned"]["blender"] = {"weights_": of_second}
+    about["blend"]["spec"] |= {"blender": "convex", "parameters": {}}
     write_json(about, path)
     read = read_bundle(tmp_path / "bundle")
     assert sorted(member.recipe_id for member in read.members) == sorted(stacked)

@@ -53,7 +53,7 @@ def test_it_says_what_each_step_gained_and_what_is_doubtful(ensemble):
     assert f"- `{first.name}`, 3 fold models, out-of-fold loss 0.25000\n" in card
     assert "- against the best single run: -0.00200, -0.00300 to -0.00100\n" in card
     assert "- platt, `any`: -0.01000\n" in card
-    assert "chosen by loss among 7: 0.00040 of the best one's lead is expected to be luck" in card
+    assert "chosen by loss among 7: 0.00040 of its lead is expected to be luck" in card
     assert f"- `{first.name}` is sure and right about slices of 4 patients more often" in card
     assert "- `gone` predicts fold 2 better than an honest model would" in card
     for heading in ("What each step gained", "Doubts"):

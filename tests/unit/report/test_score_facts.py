@@ -5,7 +5,7 @@ import pytest
 from ichtune.ensemble.blend import run_blend
 from ichtune.ensemble.spec import BlendSpec
 from ichtune.labels import LABELS
-from ichtune.report.score_facts import TITLES, compared_rows, luck_rows, score_tables, warnings_of
+from ichtune.report.score_facts import TITLES, compared_rows, luck_rows, score_tables, search_caveat, warnings_of
 
 
 @pytest.fixture
@@ -44,10 +44,16 @@ def test_members_are_compared_with_the_blend_in_order(about):
         assert row.estimate == pytest.approx(row.loss - about["loss"]["crossfit_loss"])
         assert (row.low, row.high) == (told["together"]["low"], told["together"]["high"])
     assert compared_rows(about, "ways_compared") == ()
-    chosen = {"estimate": 0.0, "low": 0.0, "high": 0.0}
-    (one,) = compared_rows({"ways_compared": [{"name": "w", "loss": 0.1, "together": chosen}]}, "ways_compared")
-    assert one.is_reference
-    assert not rows[0].is_reference
+    assert not rows[0].is_chosen
+
+
+def test_the_chosen_way_is_marked():
+    settings = {"parameters": {}, "loss": 0.1, "behind": 0.0, "standard_error": 0.0}
+    tried = [{"blender": name, **settings, "chosen": name == "power_mean"} for name in ("equal_mean", "power_mean")]
+    even = {"estimate": 0.0, "low": 0.0, "high": 0.0}
+    ways = [{"name": name, "loss": 0.1, "together": even} for name in ("equal mean", "power mean")]
+    rows = compared_rows({"learned": {"blender": {"tried": tried}}, "ways_compared": ways}, "ways_compared")
+    assert [row.is_chosen for row in rows] == [False, True]
 
 
 def test_warnings_name_members_and_no_slices():
@@ -65,6 +71,12 @@ def test_warnings_name_members_and_no_slices():
     assert "resnet (a1) and theirs (b2)" in alike
     assert "0.999950" in alike
     assert not any("ID_1" in line for line in (rows, fold, alike))
+
+
+def test_members_that_won_a_search_are_told_of():
+    told = search_caveat({"searches": {"windows": 60, "lr": 8}})
+    assert "won a search: windows (60 trials), lr (8 trials)." in told
+    assert search_caveat({"searches": {}}) == search_caveat({}) == ""
 
 
 def test_an_older_blend_has_none():

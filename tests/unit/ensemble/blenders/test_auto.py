@@ -125,7 +125,7 @@ def test_nothing_is_chosen_without_patients(generated):
     p, y, patient = generated(n_patients=4, n_slices=3)
     with pytest.raises(DataError, match="give fit the patient of each slice"):
         Auto().fit(p, y)
-    with pytest.raises(DataError, match="at least two patients, got 1"):
+    with pytest.raises(DataError, match=r"at least two patients, got 1: .* a fold is held out .* `--ensemble mean`"):
         Auto().fit(p, y, None, np.full(len(patient), "P"))
     with pytest.raises(DataError, match="has chosen no blender yet"):
         Auto().predict(p)

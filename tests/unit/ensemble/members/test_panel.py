@@ -8,7 +8,7 @@ from ichtune.ensemble.members.panel import load_panel
 from ichtune.errors import ConfigError, ConflictError, DataError, NothingUsableError
 from ichtune.labels import LABELS
 from ichtune.metrics import weighted_log_loss
-from ichtune.tables import P_COLUMNS
+from ichtune.tables import P_COLUMNS, TRIALS, write_table
 
 
 def logit(p):
@@ -196,3 +196,31 @@ def test_members_are_named_by_what_people_call_them(make_blend_workspace):
     panel = load_panel(made.open(), ["theirs"])
     assert [(m.recipe_id, m.name, m.foreign) for m in panel.members] == [("r1", "theirs", True)]
     assert [m.foreign for m in load_panel(made.open()).members] == [False, True]
+
+
+def say(made, recipe_id, **record):
+    (made.root / "runs" / recipe_id / "recipe.json").write_text(json.dumps(record), encoding="utf-8")
+
+
+def test_of_a_copy_the_run_of_the_first_level_is_kept_whatever_the_ids(make_blend_workspace):
+    made = make_blend_workspace()
+    made.write_run("r9", *made.predictions("r0", 1.0))
+    made.write_run("a0", *made.predictions("r0", 1.0))
+    say(made, "a0", summary="gaussian", recipe={"level": 2})
+    panel = load_panel(made.open())
+    assert panel.collapsed["a0"] == "r9"
+    assert [member.level for member in panel.members] == [1] * len(panel.members)
+    say(made, "r1", summary="gru", recipe={"level": 2})
+    assert load_panel(made.open()).members[-1].recipe_id == "r1", "of the second level, behind the others"
+
+
+def test_searches_whose_winners_take_part_are_counted(make_blend_workspace):
+    made = make_blend_workspace()
+    assert load_panel(made.open()).searches == {}
+    frame = pd.DataFrame({column: [0] * 4 for column, kind in TRIALS.columns.items() if kind != "string"})
+    frame = frame.assign(**{column: "" for column, kind in TRIALS.columns.items() if kind == "string"})
+    frame = frame.assign(
+        search=["windows", "windows", "windows", "lr"], recipe_id=["r1", "x", "y", "z"], trial=range(4)
+    )
+    write_table(frame, made.root / "trials.parquet", TRIALS)
+    assert load_panel(made.open()).searches == {"windows": 3}

@@ -47,9 +47,34 @@ def test_a_calibrated_model_scores_what_chance_gives_and_a_shifted_one_its_shift
     assert np.mean([error.estimate for error in shifted]) == pytest.approx(0.15, abs=0.02)
 
 
-def test_the_interval_holds_the_truth_about_as_often_as_it_says():
-    intervals = [error_of(*simulate(shift=0.2, seed=seed), n_bins=5) for seed in range(60)]
-    inside = sum(error.low <= 0.2 <= error.high for error in intervals)
-    assert inside >= 51
-    assert all(error.low <= error.high for error in intervals)
-    assert all(error.low >= 0 for error in intervals)
+def coverage(truth, n_patients, shift):
+    """How often the interval holds the truth; it must always hold its estimate."""
+    intervals = [error_of(*simulate(n_patients, shift=shift, seed=seed), n_bins=5) for seed in range(60)]
+    assert all(0 <= error.low <= error.estimate <= error.high for error in intervals)
+    return np.mean([error.low <= truth <= error.high for error in intervals])
+
+
+@pytest.mark.parametrize("n_patients", [60, 200])
+def test_the_interval_of_a_calibrated_model_holds_0(n_patients):
+    assert coverage(0.0, n_patients, 0.0) >= 0.9
+
+
+def test_the_interval_of_a_miscalibrated_model_holds_the_truth_and_not_0():
+    assert coverage(0.2, 300, 0.2) >= 0.9
+    assert coverage(0.0, 300, 0.2) == 0.0
+
+
+def test_a_rare_label_is_not_sure_of_an_error_because_nobody_drawn_has_it():
+    def error(seed):
+        rng = np.random.default_rng(seed)
+        p = 0.002 + 0.003 * rng.random(400)
+        return error_of((rng.random(400) < p).astype(float), p, np.repeat(np.arange(40), 10), n_bins=5)
+
+    assert np.mean([error(seed).low == 0 for seed in range(60)]) >= 0.9
+
+
+def test_a_rate_that_is_met_exactly_is_not_known_exactly():
+    y, p = np.tile([0.0, 1.0], 30), np.full(60, 0.5)
+    error = error_of(y, p, np.repeat(np.arange(20), 3))
+    assert error.estimate == error.low == 0
+    assert 0.02 < error.high < 0.3

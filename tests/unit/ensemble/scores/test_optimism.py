@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from ichtune.ensemble.blenders.auto import standard_error
 from ichtune.ensemble.scores.optimism import expected_optimism
 from ichtune.errors import DataError
 
@@ -20,12 +21,12 @@ def candidates(spread, seed, n_candidates=12, n_patients=80, n_slices=3):
     return loss_NC, np.repeat(np.arange(n_patients), n_slices), true_C
 
 
-def errors(spread):
+def errors(spread, tolerance=0.0):
     """Over seeds: how far the naive and each corrected loss lie from the true loss of what was chosen."""
     found = []
     for seed in range(N_SEEDS):
         loss, patient, true_C = candidates(spread, seed)
-        optimism = expected_optimism(loss, patient, n_draws=200)
+        optimism = expected_optimism(loss, patient, 200, tolerance)
         truth, naive = true_C[optimism.chosen], optimism.loss
         others = (naive + optimism.efron, naive + optimism.tibshirani)
         found.append([naive - truth, optimism.corrected.estimate - truth, *(other - truth for other in others)])
@@ -44,6 +45,23 @@ def test_of_candidates_that_differ_it_is_too_careful_rather_than_too_sure():
     assert naive < -4 * naive_error
     assert corrected > -2 * corrected_error
     assert abs(corrected) < abs(naive) / 2
+
+
+def test_a_rule_that_prefers_the_simpler_takes_less_luck_with_it_and_is_corrected_for_that():
+    (best, *_), _ = errors(0.0)
+    (naive, corrected, *_), (naive_error, corrected_error, *_) = errors(0.0, tolerance=1.0)
+    assert best < naive < -3 * naive_error
+    assert abs(corrected) < 3 * corrected_error
+
+
+def test_the_rule_is_that_of_auto():
+    for seed in range(10):
+        loss, patient, _ = candidates(0.011, seed)
+        weight = np.full(len(loss), 1 / len(loss))
+        best = loss.mean(axis=0).argmin()
+        behind = loss.mean(axis=0) - loss.mean(axis=0).min()
+        allowed = [standard_error(one - loss[:, best], weight, patient) for one in loss.T]
+        assert expected_optimism(loss, patient, 50, 1.0).chosen == np.flatnonzero(behind <= allowed)[0]
 
 
 def test_a_clear_winner_owes_nothing_to_luck():
