@@ -113,7 +113,7 @@ def test_what_cannot_be_written_is_known_before_the_ladder_is_another_one(make_b
         out = made.root / "out"
         out.mkdir()
     else:
-        (made.root / "stage_2_sample_submission.csv").write_text("nothing,like,it\n", encoding="utf-8")
+        (made.root / "sample_submission.csv").write_text("nothing,like,it\n", encoding="utf-8")
     with pytest.raises(IchtuneError):
         run("--work", made.root, "--ensemble", "greedy", "--out", out)
     assert (made.root / "ladder.json").read_bytes() == ladder

@@ -204,8 +204,9 @@ def say(made, recipe_id, **record):
 
 def test_of_a_copy_the_run_of_the_first_level_is_kept_whatever_the_ids(make_blend_workspace):
     made = make_blend_workspace()
-    made.write_run("r9", *made.predictions("r0", 1.0))
-    made.write_run("a0", *made.predictions("r0", 1.0))
+    oof, test = made.predictions("r9", 1.0)
+    made.write_run("r9", oof, test)
+    made.write_run("a0", oof.assign(recipe_id="a0"), test.assign(recipe_id="a0"))
     say(made, "a0", summary="gaussian", recipe={"level": 2})
     panel = load_panel(made.open())
     assert panel.collapsed["a0"] == "r9"
