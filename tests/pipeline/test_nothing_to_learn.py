@@ -1,7 +1,7 @@
 """Blends of a whole workspace where there is nothing to learn: none may look better than the label rates alone.
 
 Labels are shuffled between patients, or members are noise. A blend that gained there would gain by looking at what it
-is scored on.
+is scored on. That sees gross leaks; what sees every leak is that labels of a fold change no bit of its predictions.
 """
 
 import json
@@ -14,13 +14,15 @@ import pandas as pd
 import pytest
 
 from ichtune.data.folds import FoldPlan, make_folds, write_folds
+from ichtune.ensemble import blend
 from ichtune.ensemble.blend import BlendResult, run_blend
 from ichtune.ensemble.blenders.logits import from_logits
 from ichtune.ensemble.blenders.table import BLENDERS
-from ichtune.ensemble.ladder import BLEND, PRIOR
+from ichtune.ensemble.fitting import fit_blend
+from ichtune.ensemble.ladder import BEST_SINGLE, BLEND, PRIOR, WITHOUT_SECOND_LEVEL, Rung, ladder_rows
 from ichtune.ensemble.spec import BlendSpec, read_spec
-from ichtune.labels import LABELS, N_LABELS
-from ichtune.tables import P_COLUMNS, PREDICTIONS, SLICES, write_json, write_table
+from ichtune.labels import LABELS, N_LABELS, SUBTYPES
+from ichtune.tables import P_COLUMNS, PREDICTIONS, SLICES, read_table, write_json, write_table
 from ichtune.workspace import Workspace
 
 pytestmark = pytest.mark.slow  # some hundred blends, with the blender that fits all others among them
@@ -33,6 +35,10 @@ PLAIN_MEANS = {"equal_mean", "equal_mean_logit", "power_mean", "rank_mean"}
 SPECS = {name: BlendSpec(blender=name) for name in BLENDERS}
 SPECS["overfitting"] = BlendSpec(blender="logistic_stacking", parameters={"l2": 1e-7}, post_processing="none")
 SPECS |= {path.stem + ".yaml": read_spec(path) for path in sorted((ROOT / "ensembles").glob("*.yaml"))}
+#: What is blended whole, with every rung; each blender alone is tried in tests/unit/ensemble/test_fitting.py.
+WHOLE = {name: spec for name, spec in SPECS.items() if name.endswith(".yaml")} | {"overfitting": SPECS["overfitting"]}
+WHOLE["top"] = BlendSpec(members={"top": 1}, blender="convex", post_processing="none")
+LEARN_NOTHING = {"mean.yaml", "rsna.yaml"}
 
 
 @dataclass
@@ -44,8 +50,11 @@ class Prepared:
     latent_NL: np.ndarray
     plan: FoldPlan
 
-    def add_run(self, recipe_id: str, z_NL: np.ndarray) -> None:
-        """Write predictions of every slice; the test ones once for each fold model."""
+    def add_run(self, recipe_id: str, z_NL: np.ndarray, level: int = 2) -> None:
+        """Write predictions of every slice; the test ones once for each fold model.
+
+        Most runs are of the second level: rsna.yaml asks for it, and all others treat it as the first.
+        """
         is_test = ~self.slices["is_labelled"].to_numpy()
         fold_N = self.plan.folds_for(self.slices["patient_id"])
         folder = self.root / "runs" / recipe_id
@@ -55,7 +64,16 @@ class Prepared:
         write_table(frame[~is_test], folder / "oof.parquet", PREDICTIONS, inputs)
         tests = [frame[is_test].assign(fold=fold) for fold in range(N_FOLDS)]
         write_table(pd.concat(tests, ignore_index=True), folder / "test.parquet", PREDICTIONS, inputs)
-        write_json({"recipe": {}, "summary": recipe_id}, folder / "recipe.json")
+        recipe = {"level": 2} if level == 2 else {}
+        write_json({"recipe": recipe, "summary": recipe_id}, folder / "recipe.json")
+
+    def turn_labels_round(self, fold: int) -> None:
+        """Make every type of a fold's slices what it was not."""
+        table = self.slices.copy()
+        is_turned = (self.plan.folds_for(table["patient_id"]) == fold) & table["is_labelled"].to_numpy()
+        table.loc[is_turned, list(SUBTYPES)] = 1.0 - table.loc[is_turned, list(SUBTYPES)]
+        table.loc[is_turned, "any"] = table.loc[is_turned, list(SUBTYPES)].max(axis=1)
+        write_table(table, self.root / "slices.parquet", SLICES)
 
     def blend(self, spec: BlendSpec) -> BlendResult:
         return run_blend(Workspace(self.root), spec)
@@ -158,6 +176,60 @@ def test_of_noise_no_blend_beats_the_label_rates(name, noisy):
     if name == "overfitting":
         assert (behind_prior(results, "oof_loss") < 0).all(), "in sample it looks better, which is what the rest is for"
         assert (behind_prior(results, "crossfit_loss") > 0).all()
+
+
+def moved_by_labels_of_fold_0(
+    prepared: Prepared, spec: BlendSpec, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, set[int]]:
+    """Turn the labels of fold 0 round: the folds of which a cross-fitted prediction changes, for each rung."""
+    outcomes = []
+    for turned in (False, True):
+        if turned:
+            prepared.turn_labels_round(0)
+        rungs: list[Rung] = []
+        monkeypatch.setattr(
+            blend, "ladder_rows", lambda panel, made, kept=rungs: kept.extend(made) or ladder_rows(panel, made)
+        )
+        result = prepared.blend(spec)
+        written = read_table(prepared.root / "blends" / result.blend_id / "oof.parquet", PREDICTIONS)
+        written = written.set_index("image_id").loc[result.panel.image_ids, list(P_COLUMNS)].to_numpy()
+        p_NL = {rung.name: rung.p_crossfit_NL for rung in rungs} | {"result": result.p_crossfit_NL, "written": written}
+        outcomes.append((p_NL, result.panel.fold_N))
+    (one, fold_N), (other, _) = outcomes
+    return {name: {int(fold) for fold in fold_N[(one[name] != other[name]).any(axis=1)]} for name in one}
+
+
+@pytest.fixture
+def of_two_levels(tmp_path: Path) -> Prepared:
+    prepared = prepare(tmp_path, 2, shuffled=False)
+    good_members(prepared, 2)
+    for m, noise in enumerate((0.7, 1.0, 1.3)):
+        z_NL = prepared.latent_NL + noise * np.random.default_rng(m).standard_normal(prepared.latent_NL.shape)
+        prepared.add_run(f"f{m}", z_NL, level=1)
+    for level in (1, 2):  # each the best of its level where labels are turned round
+        doubtful_NL = 0.01 * np.random.default_rng(level).standard_normal(prepared.latent_NL.shape)
+        prepared.add_run(f"doubtful{level}", doubtful_NL, level)
+    return prepared
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_labels_of_a_fold_change_no_bit_of_what_any_rung_predicts_for_it(name, of_two_levels, monkeypatch):
+    """One bit would do to tell that something was chosen, fitted or post-processed by what it is scored on."""
+    moved = moved_by_labels_of_fold_0(of_two_levels, WHOLE[name], monkeypatch)
+    assert not [rung for rung, folds in moved.items() if 0 in folds]
+    assert moved[PRIOR] == moved[BEST_SINGLE] == {1, 2}, "others do learn from them"
+    if name not in LEARN_NOTHING:
+        assert moved[BLEND] == moved["result"] == moved["written"] == moved[WITHOUT_SECOND_LEVEL] == {1, 2}
+
+
+def test_a_blend_fitted_on_what_it_is_scored_on_is_found_out(of_two_levels, monkeypatch):
+    def in_sample(spec, p_MNL, y_NL, _, patient_N):
+        fitted = fit_blend(spec, p_MNL, y_NL, patient_N)
+        return fitted.blend(p_MNL), fitted.predict_set(p_MNL)
+
+    monkeypatch.setattr(blend, "crossfit_stages", in_sample)
+    moved = moved_by_labels_of_fold_0(of_two_levels, BlendSpec(blender="convex"), monkeypatch)
+    assert {rung for rung, folds in moved.items() if 0 in folds} == {BLEND, "result", "written"}
 
 
 def test_with_the_right_labels_a_blend_does_beat_the_label_rates(with_a_copy):

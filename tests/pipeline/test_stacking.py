@@ -15,10 +15,11 @@ import pytest
 import torch
 
 from ichtune.cli.main import main
+from ichtune.labels import LABELS, SUBTYPES
 from ichtune.recipe import Recipe
 from ichtune.second_level.stacking_runs import stack
 from ichtune.second_level_recipe import SecondLevelRecipe
-from ichtune.tables import P_COLUMNS
+from ichtune.tables import P_COLUMNS, SLICES, read_table, write_table
 from ichtune.training.crossval import TrainOptions, assemble_run, train_fold
 from ichtune.workspace import Workspace
 
@@ -37,6 +38,12 @@ parameters:
   epochs: {value: 2, when: {model: gru}}
 start_with: [{model: kernel}, {model: gru}]
 """
+#: One of each kind that learns.
+KINDS = {
+    "gaussian": SecondLevelRecipe(model="gaussian"),
+    "trees": SecondLevelRecipe(model="hist_gradient_boosting", rounds=10),
+    "gru": SecondLevelRecipe(model="gru", hidden=4, layers=1, epochs=2),
+}
 LONG = "version: 1\nlevel: 2\nmodel: gru\nhidden: 16\nlayers: 1\nepochs: 40\nbatch_size: 2\n"
 
 
@@ -135,3 +142,56 @@ def test_a_command_that_is_killed_goes_on_to_the_same_predictions(
         )
         np.testing.assert_array_equal(one[list(P_COLUMNS)], other[list(P_COLUMNS)])
     assert not list(killed.layout.runs.glob("*/fold_*/resume.safetensors"))
+
+
+def relabel(workspace: Workspace, change: Callable[[pd.DataFrame], pd.DataFrame]) -> Workspace:
+    """Write other labels of the labelled slices, and open the workspace again."""
+    table = read_table(workspace.layout.slices, SLICES)
+    rows = table["is_labelled"].to_numpy()
+    table.loc[rows, list(LABELS)] = change(table[rows])[list(LABELS)].to_numpy(np.float64)
+    write_table(table, workspace.layout.slices, SLICES, {"cache_id": workspace.about["cache_id"]})
+    return Workspace(workspace.layout.root)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_labels_of_a_fold_change_no_bit_of_what_a_second_level_predicts_for_it(
+    kind: str, first_level_workspace: Callable[..., Workspace]
+) -> None:
+    """One bit would do to tell that something was learnt from the patients that it is scored on."""
+    workspace = first_level_workspace()
+
+    def turned(slices: pd.DataFrame) -> pd.DataFrame:
+        is_turned = workspace.fold_plan.folds_for(slices["patient_id"]) == 0
+        y = slices[list(SUBTYPES)].astype(float)
+        y[is_turned] = 1.0 - y[is_turned]
+        return y.assign(any=y.max(axis=1))
+
+    one = stack(workspace, KINDS[kind])
+    other = stack(relabel(workspace, turned), KINDS[kind])
+    fold_R = one.inputs.fold_R
+    assert {int(fold) for fold in fold_R[(one.inputs.y_RL != other.inputs.y_RL).any(axis=1)]} == {0}
+    assert {int(fold) for fold in fold_R[(one.p_oof_RL != other.p_oof_RL).any(axis=1)]} == {1, 2}
+
+
+def dealt(slices: pd.DataFrame) -> pd.DataFrame:
+    """Give the labels of every patient to another one, slice by slice."""
+    y = slices.drop_duplicates(["patient_id", "slice_rank"]).set_index(["patient_id", "slice_rank"])[list(LABELS)]
+    patients = slices["patient_id"].unique()
+    of = dict(zip(patients, np.random.default_rng(0).permutation(patients), strict=True))
+    return y.loc[list(zip(slices["patient_id"].map(of), slices["slice_rank"], strict=True))]
+
+
+@pytest.mark.parametrize("shuffled", [True, False])
+def test_stacking_and_blending_gain_where_there_is_something_to_learn_and_nowhere_else(
+    shuffled: bool, first_level_workspace: Callable[..., Workspace], capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace = first_level_workspace(n_patients=36, n_slices=6)
+    if shuffled:
+        workspace = relabel(workspace, dealt)
+    for kind in ("trees", "gaussian"):
+        stack(workspace, KINDS[kind])
+    for ensemble in ("auto", "rsna"):
+        command = ["blend", "--work", str(workspace.layout.root), "--ensemble", ensemble, "--json", "--quiet"]
+        assert main(command) == 0
+        beyond_prior = json.loads(capsys.readouterr().out)["differences"]["prior"]
+        assert (beyond_prior["high"] >= 0) is shuffled, f"{ensemble}: {beyond_prior}"

@@ -9,6 +9,8 @@ from ichtune.errors import ConfigError
 from ichtune.windows import WINDOW_SETS, Window
 from ichtune.workspace import Workspace
 
+pytestmark = pytest.mark.slow  # whole workspaces are searched, trained, blended or drawn
+
 
 @pytest.fixture
 def work(fake_workspace) -> Path:

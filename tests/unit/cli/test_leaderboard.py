@@ -11,6 +11,8 @@ from ichtune.search.ledger import FAILED, FINISHED, STOPPED, Ledger, TrialRecord
 from ichtune.search.trial_table import ledger_path
 from ichtune.second_level_recipe import SecondLevelRecipe
 
+pytestmark = pytest.mark.slow  # whole workspaces are searched, trained, blended or drawn
+
 NOTHING = {"params": {}, "distributions": {}}
 
 

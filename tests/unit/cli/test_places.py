@@ -13,6 +13,8 @@ from ichtune.search.only_writer import only_writer
 from ichtune.search.trial_table import ledger_path
 from ichtune.training.crossval import assemble_run, train_fold
 
+pytestmark = pytest.mark.slow  # whole workspaces are searched, trained, blended or drawn
+
 RECIPE = Recipe(architecture="tiny_convnet", image_px=32, batch_size=8, epochs=1, windows="brain")
 
 

@@ -7,6 +7,8 @@ from typer.testing import CliRunner
 from ichtune.cli.report import report
 from ichtune.errors import DataError
 
+pytestmark = pytest.mark.slow  # whole workspaces are searched, trained, blended or drawn
+
 
 @pytest.fixture
 def run(monkeypatch):

@@ -8,6 +8,8 @@ from ichtune.cli.blend import blend
 from ichtune.cli.score import score
 from ichtune.errors import DataError
 
+pytestmark = pytest.mark.slow  # whole workspaces are searched, trained, blended or drawn
+
 
 @pytest.fixture
 def run(monkeypatch):

@@ -23,6 +23,8 @@ from ichtune.second_level.metadata import MetadataLosses
 from ichtune.second_level_recipe import SecondLevelRecipe
 from ichtune.training.embeddings import write_embeddings
 
+pytestmark = pytest.mark.slow  # whole workspaces are searched, trained, blended or drawn
+
 ONE, TWO = "aaaaaaaaaaaa", "bbbbbbbbbbbb"
 KERNEL = SecondLevelRecipe(model="kernel", members=(ONE, TWO))
 GAUSSIAN = replace(KERNEL, model="gaussian")

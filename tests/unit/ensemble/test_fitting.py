@@ -6,6 +6,8 @@ import pytest
 
 from ichtune.ensemble import fitting
 from ichtune.ensemble.blenders.logits import from_logits, to_logits
+from ichtune.ensemble.blenders.table import BLENDERS
+from ichtune.ensemble.crossfit import crossfit
 from ichtune.ensemble.fitting import crossfit_blend, crossfit_stages, fit_blend, restore_blend
 from ichtune.ensemble.post_processing.any_at_least_max import AnyAtLeastMax
 from ichtune.ensemble.post_processing.chain import Chain, Link
@@ -18,6 +20,11 @@ from ichtune.metrics import prior_predictions, weighted_log_loss
 
 FOLD = np.repeat(np.arange(4), 100)
 PATIENT = np.arange(400) // 4
+#: Every blender before every step, one that adapts to the set it predicts among them.
+LEARNS = {name: BlendSpec(blender=name, post_processing=(*DEFAULT_STEPS, "prior_shift")) for name in BLENDERS}
+LEARNS["auto"] = replace(LEARNS["auto"], parameters={"folds": 2})
+LEARNS["top"] = BlendSpec(members={"top": 1}, blender="convex")
+LEARNS["overfitting"] = BlendSpec(blender="logistic_stacking", parameters={"l2": 1e-7}, post_processing="none")
 
 
 def truth(rng, n_rows=400):
@@ -195,3 +202,97 @@ def test_what_chooses_a_blender_cannot_beat_the_prior_with_noise_either():
     prior = weighted_log_loss(y, prior_predictions(y, len(y)))
     crossfitted = crossfit_blend(BlendSpec(blender="auto"), p, y, FOLD, PATIENT)
     assert weighted_log_loss(y, crossfitted) > prior
+
+
+def patients_of_two_folds(n_patients=40, seed=0, shuffled=False):
+    """Members that are not sure enough (M, N, L), labels, folds and patients; ``shuffled`` deals labels to others."""
+    rng = np.random.default_rng(seed)
+    patient_N = np.repeat(np.arange(n_patients), 2)
+    z = 1.5 * rng.standard_normal((n_patients, N_LABELS))[patient_N] + rng.standard_normal((2 * n_patients, N_LABELS))
+    y_NL = (rng.random(z.shape) < from_logits(z)).astype(float)
+    noises = (0.5, 0.9, 1.3, 1.7, 2.1, 2.5)
+    p_MNL = np.stack([from_logits(0.3 * (z + noise * rng.standard_normal(z.shape))) for noise in noises])
+    if shuffled:
+        y_NL = y_NL.reshape(n_patients, 2, N_LABELS)[rng.permutation(n_patients)].reshape(y_NL.shape)
+    return p_MNL, y_NL, patient_N % 2, patient_N
+
+
+def moved_by_labels_of_fold_0(stages, spec, data):
+    """Turn every label of fold 0 round: the folds of which a cross-fitted prediction changes by a bit or more."""
+    p_MNL, y_NL, fold_N, patient_N = data
+    turned_NL = np.where((fold_N == 0)[:, None], 1.0 - y_NL, y_NL)
+    one, other = (np.concatenate(stages(spec, p_MNL, y, fold_N, patient_N), axis=1) for y in (y_NL, turned_NL))
+    return {int(fold) for fold in fold_N[(one != other).any(axis=1)]}
+
+
+@pytest.mark.parametrize("name", LEARNS)
+def test_labels_of_a_fold_change_no_bit_of_its_cross_fitted_predictions(name):
+    """Members, way, weights and steps are those of the other folds, which do change when these learn otherwise."""
+    assert moved_by_labels_of_fold_0(crossfit_stages, LEARNS[name], patients_of_two_folds()) == {1}
+
+
+def leaky(leak):
+    """Return a ``crossfit_stages`` in which ``leak`` gets the honest fit and that on the scored patients too."""
+
+    def stages(spec, p_MNL, y_NL, fold_N, patient_N):
+        whole = fit_blend(spec, p_MNL, y_NL, patient_N)
+
+        def fit_predict(fit_rows, predict_rows):
+            fit_on = p_MNL[:, fit_rows], y_NL[fit_rows], patient_N[fit_rows]
+            fitted = leak(fit_blend(spec, *fit_on), whole, fit_on)
+            held_out = p_MNL[:, predict_rows]
+            return np.concatenate([fitted.blend(held_out), fitted.predict_set(held_out)], axis=1)
+
+        return np.split(crossfit(fit_predict, fold_N, 2 * N_LABELS), 2, axis=1)
+
+    return stages
+
+
+def way_of_all(fitted, whole, fit_on):
+    (way,) = [tried for tried in whole.blender.tried_ if tried.chosen]
+    return fit_blend(replace(fitted.spec, blender=way.blender, parameters=way.parameters), *fit_on)
+
+
+def members_of_all(fitted, whole, fit_on):
+    p_MNL, y_NL, patient_N = fit_on
+    alone = fit_blend(replace(fitted.spec, members="all"), p_MNL[whole.chosen], y_NL, patient_N)
+    return replace(alone, chosen=whole.chosen)
+
+
+#: What learns from the scored patients, in which blend.
+LEAKS = {
+    "everything of convex": (lambda fitted, whole, _: whole, "convex"),
+    "everything of stacking": (lambda fitted, whole, _: whole, "overfitting"),
+    "the weights": (lambda fitted, whole, _: replace(fitted, blender=whole.blender), "convex"),
+    "the steps": (lambda fitted, whole, _: replace(fitted, chain=whole.chain), "convex"),
+    "the way": (way_of_all, "auto"),
+    "the steps of auto": (lambda fitted, whole, _: replace(fitted, chain=whole.chain), "auto"),
+    "the members": (members_of_all, "top"),
+}
+
+
+OF_AUTO = {name for name, (_, spec) in LEAKS.items() if spec == "auto"}
+
+
+@pytest.mark.parametrize(
+    "name", [name if name == "the steps" else pytest.param(name, marks=pytest.mark.slow) for name in LEAKS]
+)
+def test_a_leak_does_change_them(name):
+    leak, spec = LEAKS[name]
+    assert 0 in moved_by_labels_of_fold_0(leaky(leak), LEARNS[spec], patients_of_two_folds())
+
+
+@pytest.mark.slow  # a hundred blends, with the blender that fits all others among them
+@pytest.mark.parametrize("name", sorted(LEAKS.keys() - {"the way"}))
+def test_where_labels_are_shuffled_a_leak_gains_and_what_does_not_leak_does_not(name):
+    """A mean over data sets, which sees no smaller leaks, such as that of the way alone: bits do, above."""
+    leak, spec = leaky(LEAKS[name][0]), LEARNS[LEAKS[name][1]]
+    gains, behind_prior = [], []
+    for seed in range(6 if name in OF_AUTO else 12):
+        _, y_NL, fold_N, _ = data = patients_of_two_folds(seed=seed, shuffled=True)
+        prior = crossfit(lambda fit, held_out, y=y_NL: prior_predictions(y[fit], len(held_out)), fold_N, N_LABELS)
+        honest = weighted_log_loss(y_NL, crossfit_stages(spec, *data)[1])
+        gains.append(honest - weighted_log_loss(y_NL, leak(spec, *data)[1]))
+        behind_prior.append(honest - weighted_log_loss(y_NL, prior))
+    assert np.mean(gains) > 2 * np.std(gains, ddof=1) / np.sqrt(len(gains))
+    assert np.mean(behind_prior) > 0

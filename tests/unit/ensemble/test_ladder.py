@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -53,6 +55,31 @@ def test_best_single_is_chosen_again_without_each_fold(make_blend_workspace):
         fit, held_out = panel.fold_N != fold, panel.fold_N == fold
         losses = [weighted_log_loss(panel.y_NL[fit], p_NL[fit]) for p_NL in panel.p_MNL]
         np.testing.assert_array_equal(rung.p_crossfit_NL[held_out], panel.p_MNL[np.argmin(losses)][held_out])
+
+
+def test_labels_of_a_fold_change_no_bit_of_what_prior_and_best_single_predict_for_it(make_blend_workspace):
+    """A member that says little is the best of all slices, and of the other folds, once fold 0 is turned round."""
+    panel = load_panel(make_blend_workspace(noises=(0.5, 0.8, 1.2)).open())
+    p_MNL = panel.p_MNL.copy()
+    p_MNL[-1] = 0.5
+    panel = replace(panel, p_MNL=p_MNL)
+    is_fold_0 = panel.fold_N == 0
+    turned = replace(panel, y_NL=np.where(is_fold_0[:, None], 1.0 - panel.y_NL, panel.y_NL))
+    assert (best_member(panel), best_member(turned)) == (0, 2), "a choice with fold 0 would be another one"
+    for one, other in zip(ladder(panel)[0], ladder(turned)[0], strict=True):
+        moved = {int(fold) for fold in panel.fold_N[(one.p_crossfit_NL != other.p_crossfit_NL).any(axis=1)]}
+        assert moved == ({1, 2} if one.name in {"prior", "best_single"} else set()), one.name
+
+
+def test_what_is_expected_of_the_test_set_comes_from_cross_fitted_predictions(make_blend_workspace):
+    """A rung that knows every label in sample is expected to do as the member whose predictions it cross-fits to."""
+    panel = load_panel(make_blend_workspace().open())
+    in_sample = np.clip(panel.y_NL, 1e-5, 1 - 1e-5)
+    member = panel.members[-1].name
+    rows = {row["name"]: row for row in ladder_rows(panel, build_rungs(panel, in_sample, panel.p_MNL[-1], "b1"))}
+    for key in ("crossfit_loss", "crossfit_low", "crossfit_high", "expected_test_low", "expected_test_high"):
+        assert rows["blend"][key] == pytest.approx(rows[f"single:{member}"][key], rel=1e-12), key
+    assert rows["blend"]["oof_high"] < 0.001 < rows["blend"]["expected_test_low"]
 
 
 def test_each_rung_predicts_the_test_set(make_blend_workspace):

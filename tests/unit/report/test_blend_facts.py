@@ -10,6 +10,8 @@ from ichtune.labels import LABELS
 from ichtune.report.blend_facts import collect_blend, collect_ladder
 from ichtune.tables import write_json
 
+pytestmark = pytest.mark.slow  # whole workspaces are searched, trained, blended or drawn
+
 
 def test_nothing_blended_is_nothing(make_blend_workspace):
     workspace = make_blend_workspace().open()

@@ -22,6 +22,8 @@ from ichtune.training.checkpoint import load_checkpoint
 from ichtune.training.predict import load_model
 from ichtune.workspace import Workspace
 
+pytestmark = pytest.mark.slow  # whole workspaces are searched, trained, blended or drawn
+
 PER_LABEL = BlendSpec(blender="convex", parameters={"weights": "per_label"}, clip=1e-4)
 
 

@@ -12,6 +12,8 @@ from ichtune.report.onnx_export import ExportedFold
 from ichtune.second_level.state_file import load_state
 from ichtune.training.checkpoint import load_checkpoint
 
+pytestmark = pytest.mark.slow  # whole workspaces are searched, trained, blended or drawn
+
 
 @pytest.fixture
 def ensemble(stacked_networks):

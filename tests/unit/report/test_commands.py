@@ -12,6 +12,8 @@ from ichtune.second_level_recipe import SecondLevelRecipe
 from ichtune.shipped import shipped_files
 from ichtune.tables import write_json
 
+pytestmark = pytest.mark.slow  # whole workspaces are searched, trained, blended or drawn
+
 
 def set_about(made, **values):
     path = made.open().layout.workspace_json

@@ -15,6 +15,8 @@ from ichtune.report.data_card_figure import (
     write_data_card,
 )
 
+pytestmark = pytest.mark.slow  # whole workspaces are searched, trained, blended or drawn
+
 
 @pytest.fixture(scope="module")
 def card(session_workspace):

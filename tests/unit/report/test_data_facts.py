@@ -7,6 +7,8 @@ from ichtune.metrics import prior_predictions, weighted_log_loss
 from ichtune.report.data_facts import choose_slices, collect_data, in_words, labels_in_words
 from ichtune.tables import SLICES, write_table
 
+pytestmark = pytest.mark.slow  # whole workspaces are searched, trained, blended or drawn
+
 
 def table(rows):
     """A SliceTable of rows ``(image_id, series, rank, subtypes)``; None for the subtypes is unlabelled."""

@@ -14,6 +14,8 @@ from ichtune.errors import ConflictError, DataError
 from ichtune.report.fold_ensemble import CacheNeed, FoldWeights, ensemble_of, restore_live
 from ichtune.tables import write_json
 
+pytestmark = pytest.mark.slow  # whole workspaces are searched, trained, blended or drawn
+
 
 def blend_json(workspace):
     (path,) = workspace.layout.blends.glob("*/blend.json")

@@ -13,6 +13,8 @@ from ichtune.report.fold_ensemble import ensemble_of
 from ichtune.report.member_predictions import member_predictions
 from ichtune.training.predict import load_model
 
+pytestmark = pytest.mark.slow  # whole workspaces are searched, trained, blended or drawn
+
 COMMON = {"architecture": "tiny_convnet", "image_px": 32, "batch_size": 8, "epochs": 1}
 
 

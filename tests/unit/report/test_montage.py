@@ -10,6 +10,8 @@ from ichtune.report.png import LABEL_COLOURS
 from ichtune.report.series_view import SeriesView, Tile
 from ichtune.windows import WINDOW_SETS, Window, resolve_windows, window_image
 
+pytestmark = pytest.mark.slow  # whole workspaces are searched, trained, blended or drawn
+
 BRAIN = [resolve_windows("brain")]
 
 

@@ -23,6 +23,8 @@ from ichtune.search.importance import Importances
 from ichtune.tables import SLICES, write_json, write_table
 from ichtune.workspace import Workspace
 
+pytestmark = pytest.mark.slow  # whole workspaces are searched, trained, blended or drawn
+
 VOID = {"meta", "img", "br", "wbr", "link", "input"}
 
 

@@ -11,6 +11,8 @@ from ichtune.metrics import prior_predictions, weighted_log_loss
 from ichtune.report.scoring import add_test_losses, score_submission
 from ichtune.report.submission import write_submission
 
+pytestmark = pytest.mark.slow  # whole workspaces are searched, trained, blended or drawn
+
 
 def write_csv(path, ids, values, order=None):
     lines = [

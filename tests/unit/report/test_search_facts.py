@@ -10,6 +10,8 @@ from ichtune.report.search_plots import Rung
 from ichtune.search.importance import LEAST_TRIALS
 from ichtune.tables import TRIALS, read_table, write_table
 
+pytestmark = pytest.mark.slow  # whole workspaces are searched, trained, blended or drawn
+
 
 @pytest.fixture
 def search(full_workspace):

@@ -6,6 +6,8 @@ from ichtune.report import search_plots as plots
 from ichtune.report.search_axes import Axis
 from ichtune.report.search_plots import Curve, Point, Rung
 
+pytestmark = pytest.mark.slow  # whole workspaces are searched, trained, blended or drawn
+
 CURVES = [
     Curve("finished", [(1, 0.3), (2, 0.2)], [Rung(1, 0.25, 0.5, False)]),
     Curve("failed", [(1, 9.0)]),

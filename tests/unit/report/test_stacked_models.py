@@ -12,6 +12,8 @@ from ichtune.second_level.state_file import load_state, save_state
 from ichtune.second_level_recipe import SecondLevelRecipe
 from ichtune.tables import P_COLUMNS, PREDICTIONS, read_table
 
+pytestmark = pytest.mark.slow  # whole workspaces are searched, trained, blended or drawn
+
 ONE, TWO = "aaaaaaaaaaaa", "bbbbbbbbbbbb"
 
 

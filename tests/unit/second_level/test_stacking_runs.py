@@ -20,6 +20,8 @@ from ichtune.second_level.stacking_runs import assemble, finished_second_level_f
 from ichtune.second_level_recipe import SecondLevelRecipe, recipe_from_dict
 from ichtune.tables import PREDICTIONS, read_table, table_about
 
+pytestmark = pytest.mark.slow  # whole workspaces are searched, trained, blended or drawn
+
 ONE, TWO = "aaaaaaaaaaaa", "bbbbbbbbbbbb"
 RECIPE = SecondLevelRecipe(model="kernel")
 GRU = SecondLevelRecipe(model="gru", hidden=4, layers=1, epochs=3, batch_size=8)
