@@ -13,6 +13,7 @@ from ichtune.training.checkpoint import load_checkpoint, save_checkpoint
 pytestmark = pytest.mark.parametrize("name", ARCHITECTURES)
 
 
+@pytest.mark.slow  # takes seconds
 @pytest.mark.parametrize(("in_chans", "size"), [(1, 16), (9, 48)])
 def test_it_gives_finite_logits_and_every_weight_a_gradient(name: str, in_chans: int, size: int) -> None:
     check_architecture(name)
@@ -34,6 +35,7 @@ def test_each_slice_is_judged_alone(name: str) -> None:
         torch.testing.assert_close(model(x_BCHW), one_by_one, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow  # takes seconds
 def test_the_seed_decides_the_start(name: str) -> None:
     states = []
     for seed in (1, 1, 2):

@@ -176,6 +176,7 @@ class TestLaws:
             fit_predict(name, settings, p.astype(np.float32), y), fit_predict(name, settings, p, y), atol=1e-4
         )
 
+    @pytest.mark.slow  # takes seconds
     def test_predictions_that_others_made_give_finite_results(self, name, settings):
         p, y = ecg(with_readers=True)
         fold = np.arange(len(y)) % 5

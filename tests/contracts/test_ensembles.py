@@ -38,6 +38,7 @@ class TestShippedEnsemble:
         assert spec.blender in BLENDERS
         assert BlendSpec(**spec.to_dict()) == spec
 
+    @pytest.mark.slow  # takes seconds
     def test_it_blends_better_than_the_prior_and_is_clipped(self, name):
         spec = read_spec(FILES[name])
         p, y = generated()

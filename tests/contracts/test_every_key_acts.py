@@ -128,6 +128,7 @@ def test_every_key_is_here_or_says_where() -> None:
     assert not set(CASES) & set(ELSEWHERE)
 
 
+@pytest.mark.slow  # takes seconds
 @pytest.mark.parametrize("key", CASES)
 def test_it_changes_what_is_predicted(key: str, predict: Predict) -> None:
     value, needs = CASES[key]

@@ -22,6 +22,7 @@ def test_every_contract_is_kept(tmp_path: Path) -> None:
     assert "0 broken" in done.stdout
 
 
+@pytest.mark.slow  # takes seconds
 @pytest.mark.parametrize(
     ("path", "line", "contract"),
     [

@@ -45,6 +45,7 @@ def test_it_learns(name: str) -> None:
     assert losses[-1] < 0.5 * losses[0]
 
 
+@pytest.mark.slow  # takes seconds
 @pytest.mark.parametrize("n_before", range(9))
 def test_it_goes_on_from_a_file_to_the_same_bits(name: str, n_before: int, tmp_path: Path) -> None:
     model, optimizer = start(name)

@@ -43,6 +43,7 @@ def count_epochs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return trained
 
 
+@pytest.mark.slow  # takes seconds
 @pytest.mark.parametrize("n_epochs", [1, 2])
 def test_epochs_of_a_trial_are_not_trained_again_and_predictions_are_the_same(
     fake_workspace: FakeWorkspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_epochs: int

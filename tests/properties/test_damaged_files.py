@@ -338,6 +338,7 @@ def run(bases: list[Any], deflate: Callable[[bytes], bytes], cases: range) -> Co
     return watch.counts
 
 
+@pytest.mark.slow  # takes seconds
 def test_three_hundred_damaged_files_are_read_right_or_refused(bases, deflate):
     counts = run(bases, deflate, range(300))
     assert counts["refused"] > 50

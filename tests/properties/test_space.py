@@ -6,6 +6,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
@@ -126,6 +127,7 @@ class Replay:
         return self._answers[name]
 
 
+@pytest.mark.slow  # takes seconds
 @settings(max_examples=40, deadline=None)
 @given(parameters(), st.data())
 def test_every_answer_gives_a_recipe_and_only_active_parameters(chosen: dict[str, Any], data: st.DataObject) -> None:
@@ -141,6 +143,7 @@ def test_every_answer_gives_a_recipe_and_only_active_parameters(chosen: dict[str
     assert space_size(space).n >= 1
 
 
+@pytest.mark.slow  # takes seconds
 @settings(max_examples=40, deadline=None)
 @given(parameters(), st.data())
 def test_a_recipe_can_be_asked_for_again(chosen: dict[str, Any], data: st.DataObject) -> None:
@@ -155,6 +158,7 @@ def test_a_recipe_can_be_asked_for_again(chosen: dict[str, Any], data: st.DataOb
     assert propose(space, Replay(fixed_values(space, start))).recipe == recipe
 
 
+@pytest.mark.slow  # takes seconds
 @settings(max_examples=40, deadline=None)
 @given(parameters())
 def test_the_canonical_form_reads_back_as_the_same_space(chosen: dict[str, Any]) -> None:
@@ -176,6 +180,7 @@ def brute_force(space: Space) -> int:
     return len(found)
 
 
+@pytest.mark.slow  # takes seconds
 @settings(max_examples=25, deadline=None)
 @given(constrained())
 def test_constraints_are_counted_kept_and_read_back(chosen: dict[str, Any]) -> None:

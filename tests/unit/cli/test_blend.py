@@ -59,6 +59,7 @@ def test_the_ladder_the_interval_and_the_next_command_are_shown(make_blend_works
     assert shown.strip().splitlines()[-1] == f"Next: ichtune report --work {made.root}"
 
 
+@pytest.mark.slow  # takes seconds
 def test_what_auto_tried_is_shown_and_told_to_scripts(make_blend_workspace, run):
     made = make_blend_workspace()
     shown = run("--work", made.root, "--ensemble", "auto").stdout
@@ -87,6 +88,7 @@ def test_what_each_step_gained_is_shown_and_told_to_scripts(make_blend_workspace
     assert f"any {', '.join(f'{rate:.1%}' for rate in rates)};" in shown
 
 
+@pytest.mark.slow  # takes seconds
 def test_scores_and_the_luck_of_a_choice_are_shown_and_told_to_scripts(make_blend_workspace, run):
     made = make_blend_workspace(n_patients=60)
     shown = run("--work", made.root).stdout
@@ -159,6 +161,7 @@ def test_without_steps_nothing_is_said_of_them(make_blend_workspace, run):
     assert "post-processing" not in shown
 
 
+@pytest.mark.slow  # takes seconds
 def test_real_data_is_not_called_generated(make_blend_workspace, run):
     made = make_blend_workspace()
     path = made.root / "workspace.json"

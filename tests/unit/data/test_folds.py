@@ -41,6 +41,7 @@ def rates(slices: pd.DataFrame, plan: FoldPlan) -> pd.DataFrame:
     return labelled.groupby(plan.folds_for(labelled["patient_id"]))[list(LABELS)].mean()
 
 
+@pytest.mark.slow  # takes seconds
 @pytest.mark.parametrize("k", [2, 5, 10])
 def test_label_rates_are_within_five_per_cent_in_every_fold(k):
     slices = patients(1500)
@@ -111,6 +112,7 @@ def test_all_slices_of_a_patient_share_a_fold_labelled_or_not():
     assert set(plan.fold_of.values()) == set(range(5))
 
 
+@pytest.mark.slow  # takes seconds
 def test_folds_have_nearly_equal_sizes():
     slices = patients(300, unlabelled=0.2)
     plan = make_folds(slices, 5, 7)
@@ -120,6 +122,7 @@ def test_folds_have_nearly_equal_sizes():
         assert sizes.max() / sizes.min() < 1.1
 
 
+@pytest.mark.slow  # takes seconds
 def test_the_plan_depends_on_seed_and_content_and_not_on_the_order_of_rows():
     slices = patients(100)
     plan = make_folds(slices, 5, 7)

@@ -156,6 +156,7 @@ def test_another_size_or_crop_adds_a_cache_and_changes_nothing_else(spec):
         assert (cache.size_px, cache.crop, cache.rows_id) == (size_px, crop, after["rows_id"])
 
 
+@pytest.mark.slow  # takes seconds
 def test_nothing_is_prepared_twice_in_whatever_order_it_is_asked_for(spec, monkeypatch):
     prepare(replace(spec, crops=("none", "head")))
     prepare(replace(spec, size_px=24, crops=("none", "head")))

@@ -95,6 +95,7 @@ def test_members_in_shuffled_row_order_give_the_same_blend(make_blend_workspace)
     assert shuffled.blend_id == straight.blend_id
 
 
+@pytest.mark.slow  # takes seconds
 @pytest.mark.parametrize("blender", ["convex", "equal_mean", "equal_mean_logit"])
 def test_a_duplicate_member_changes_nothing(make_blend_workspace, blender):
     made = make_blend_workspace(noises=(1.0,))

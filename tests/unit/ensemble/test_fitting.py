@@ -195,6 +195,7 @@ def test_shuffled_labels_leave_nothing_to_learn(post_processing):
     assert crossfitted > weighted_log_loss(shuffled, prior_predictions(shuffled, len(y)))
 
 
+@pytest.mark.slow  # takes seconds
 def test_what_chooses_a_blender_cannot_beat_the_prior_with_noise_either():
     rng = np.random.default_rng(4)
     y = truth(rng)[1]

@@ -130,6 +130,7 @@ def write_weights(path: Path, name: str = "test_resnet") -> dict[str, torch.Tens
     return load_file(path)
 
 
+@pytest.mark.slow  # takes seconds
 @pytest.mark.parametrize("pooling", ["default", "gem"])
 @pytest.mark.parametrize("in_chans", [1, 3, 9])
 @pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "test_convnext", "test_vit"])

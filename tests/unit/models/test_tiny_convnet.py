@@ -34,6 +34,7 @@ def test_where_the_spot_lies_is_told_apart() -> None:
     assert not torch.allclose(model(left), model(left.flip(-1)), atol=1e-4)
 
 
+@pytest.mark.slow  # takes seconds
 @pytest.mark.parametrize("size", [16, 64, 66, 25])
 def test_an_exported_network_pools_by_plain_maxima_and_says_the_same(size: int) -> None:
     torch.manual_seed(0)

@@ -63,6 +63,7 @@ class Store:
         return self.trials[trial].info.status
 
 
+@pytest.mark.slow  # takes seconds
 def test_a_trial_is_a_child_of_its_search_with_curve_parameters_and_end(store, tmp_path):
     log(store, tmp_path, [], epoch(3, 1, 0.4, rung=0, rung_loss=0.35), epoch(3, 2, 0.3), end(3, 2, 0.3))
 

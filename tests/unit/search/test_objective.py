@@ -157,6 +157,7 @@ def test_a_leg_goes_on_beyond_the_rung_at_which_an_earlier_one_was_stopped(confi
     assert trained == [2, 3]
 
 
+@pytest.mark.slow  # takes seconds
 @pytest.mark.parametrize("kind", ["short runs", "smaller images", "fewer patients"])
 def test_a_rung_of_its_own_is_a_complete_run_judged_on_the_same_slices(config, session_workspace, kind):
     config = of_kind(config, kind)
@@ -305,6 +306,7 @@ def test_what_goes_wrong_in_training_ends_the_trial_and_not_the_search(config, m
     assert "halt" not in result
 
 
+@pytest.mark.slow  # takes seconds
 @pytest.mark.parametrize("error", [StorageError("the disk is full"), OSError(errno.ENOSPC, "No space left on device")])
 @pytest.mark.parametrize("place", ["checkpoint", STATE_FILE])
 def test_a_full_disk_halts_the_search_and_fails_no_trial(config, tmp_path, monkeypatch, trained, place, error):

@@ -57,6 +57,7 @@ def test_it_is_judged_on_the_slices_of_its_fold(made) -> None:
     assert result.train_loss == pytest.approx(weighted_log_loss(inputs.y_RL[~held_out], model.predict(view)))
 
 
+@pytest.mark.slow  # takes seconds
 @pytest.mark.parametrize("recipe", [GAUSSIAN, GRU, TREES], ids=lambda recipe: recipe.model)
 def test_labels_of_the_held_out_fold_change_no_prediction_of_its_model(made, recipe: SecondLevelRecipe) -> None:
     inputs = inputs_of(made, recipe)

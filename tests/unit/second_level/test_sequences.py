@@ -69,6 +69,7 @@ def fitted(generated_series) -> Fitted:
     return give
 
 
+@pytest.mark.slow  # takes seconds
 @pytest.mark.parametrize("model", SEQUENCES)
 def test_context_beats_the_equal_mean_on_patients_that_were_not_seen(model: str, generated_series, fitted) -> None:
     held_out, y_RL = generated_series(60, seed=1, lengths=(5, 9))

@@ -20,6 +20,7 @@ def validator() -> Draft202012Validator:
     return Draft202012Validator(space_schema(CLOSED, {}))
 
 
+@pytest.mark.slow  # takes seconds
 def test_it_is_a_schema_of_every_key() -> None:
     schema = space_schema(CLOSED, {})
 

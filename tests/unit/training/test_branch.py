@@ -55,6 +55,7 @@ def assert_same_state(one: dict[str, Any], other: dict[str, Any]) -> None:
         assert torch.equal(tensor, other["tensors"][name]), name
 
 
+@pytest.mark.slow  # takes seconds
 def test_a_run_goes_on_as_if_it_had_not_been_judged(session_workspace: Workspace, stateful: dict[str, Any]) -> None:
     """For every kind of state: weights, optimizer, averages, snapshots and history, after each of its epochs."""
     chosen = recipe(**stateful)
@@ -210,6 +211,7 @@ def test_a_branch_calms_a_run_at_a_high_rate(fake_workspace: Callable[..., Works
     assert np.mean(gains) > 0
 
 
+@pytest.mark.slow  # takes seconds
 def test_the_averaged_epoch_trains_as_an_epoch_does(session_workspace: Workspace, stateful: dict[str, Any]) -> None:
     chosen = recipe(**stateful)
     averaged, straight = start(session_workspace, chosen), start(session_workspace, chosen)

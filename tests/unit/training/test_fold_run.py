@@ -241,6 +241,7 @@ def test_pseudo_labels_are_what_the_student_learns(fake_workspace: FakeWorkspace
     assert not np.array_equal(soft.run.predict(soft.rows.valid), plain.predict(soft.rows.valid))
 
 
+@pytest.mark.slow  # takes seconds
 def test_a_student_keeps_how_many_slices_taught_it(fake_workspace: FakeWorkspace) -> None:
     workspace = fake_workspace()
     student = replace(RECIPE, pseudo_labels=RECIPE.recipe_id)

@@ -102,6 +102,7 @@ def double_precision(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.set_default_dtype(torch.float32)
 
 
+@pytest.mark.slow  # takes seconds
 @pytest.mark.usefixtures("double_precision")
 @pytest.mark.parametrize("most", [1, 3, 8])
 def test_parts_come_to_the_same_in_double_precision(most: int) -> None:
@@ -309,6 +310,7 @@ def test_a_network_that_cannot_be_computed_twice_passes_in_parts() -> None:
     assert "twice" not in notes[0]
 
 
+@pytest.mark.slow  # takes seconds
 def test_a_run_in_parts_is_taken_up_to_the_same_bits(session_workspace: Workspace, tmp_path: Path) -> None:
     settings = {**NORMED, "epochs": 2}
     whole, left = start(session_workspace, **settings), start(session_workspace, **settings)

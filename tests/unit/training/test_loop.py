@@ -56,6 +56,7 @@ def assert_same_run(one: TrainingRun, other: TrainingRun) -> None:
     assert losses[0] == losses[1]
 
 
+@pytest.mark.slow  # takes seconds
 def test_labels_that_can_be_read_from_the_pixels_are_learnt(fake_workspace: FakeWorkspace) -> None:
     workspace = fake_workspace(n_patients=40, n_slices=8)
     run = finish(start(workspace, recipe(epochs=12, dropout=0.0)))
@@ -92,6 +93,7 @@ def test_one_seed_gives_one_run_and_another_seed_another(session_workspace: Work
     assert other.history[-1].val_weighted_log_loss != one.history[-1].val_weighted_log_loss
 
 
+@pytest.mark.slow  # takes seconds
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("ema_decay", [0.0, 0.9])
 def test_a_run_left_after_any_epoch_ends_with_the_same_bits(
@@ -356,6 +358,7 @@ def test_an_epoch_of_no_slices_is_refused(session_workspace: Workspace) -> None:
         TrainingRun(chosen, data, negative, rows, CPU)
 
 
+@pytest.mark.slow  # takes seconds
 def test_batch_norm_never_sees_a_slice_alone(session_workspace: Workspace) -> None:
     with pytest.raises(ConfigError, match=r"batch norm, which needs batches of at least 2 slices, got batch_size 1"):
         start(session_workspace, recipe(architecture="test_resnet", batch_size=1))

@@ -121,6 +121,7 @@ def swept(workspace: Workspace, low: float, high: float, n_steps: int, **keys: A
     return sweep(run, low, high, n_steps), run
 
 
+@pytest.mark.slow  # takes seconds
 @pytest.mark.parametrize("keys", [{}, {"neighbour_targets": 0.3}, {"dropout": 0.0, "mixup": 0.4}])
 def test_a_run_is_swept_beside_its_start_so_that_batches_do_not_drown_the_curve(
     session_workspace: Workspace, keys: dict[str, Any]

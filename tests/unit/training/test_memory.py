@@ -94,6 +94,7 @@ def held(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, int]]:
     return told
 
 
+@pytest.mark.slow  # takes seconds
 def test_a_trial_is_held_to_its_share_with_the_context_in_it(held: list[tuple[float, int]]) -> None:
     assert hold_to_share(GPU, 0.25) == 10240 - CONTEXT_MB
     assert hold_to_share(torch.device("cuda", 1), 0.25, gpu_memory_mb=8192) == 8192 - CONTEXT_MB
@@ -101,6 +102,7 @@ def test_a_trial_is_held_to_its_share_with_the_context_in_it(held: list[tuple[fl
     assert held == [(pytest.approx(fraction), index) for fraction, index in expected]
 
 
+@pytest.mark.slow  # takes seconds
 def test_who_has_the_whole_device_is_let_go_of(held: list[tuple[float, int]]) -> None:
     for share, gpu_memory_mb in ((1.0, None), (2.0, None), (0.5, 90000.0)):
         assert hold_to_share(GPU, share, gpu_memory_mb) == 40960

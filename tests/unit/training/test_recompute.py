@@ -44,6 +44,7 @@ def passed(one: Network, blocks: list[nn.Module], n_passes: int = 2) -> tuple[to
     return logits_BK.detach(), sum(kept.values())
 
 
+@pytest.mark.slow  # takes seconds
 @pytest.mark.parametrize("architecture", NETWORKS)
 def test_answers_gradients_and_buffers_are_the_same_bits(architecture: str) -> None:
     plain, again = network(architecture), network(architecture)

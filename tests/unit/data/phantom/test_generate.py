@@ -54,6 +54,7 @@ def headers(out: Path) -> list[pydicom.Dataset]:
     return [pydicom.dcmread(f, stop_before_pixels=True) for f in files]
 
 
+@pytest.mark.slow  # takes seconds
 def test_every_train_image_has_six_rows_and_one_image_has_them_twice(made):
     out, summary = made
     rows = rows_of(out / TRAIN_CSV)
