@@ -32,7 +32,7 @@ from ichtune.tables import P_COLUMNS, SLICES, write_json, write_parquet, write_t
 N_ROWS, N_MEMBERS, N_FOLDS = 750_000, 60, 5
 #: Slices without labels, for each one with labels.
 UNLABELLED = 0.1
-#: What the issue allows.
+#: What the command may hold at most.
 LIMIT_GIB = 8.0
 GIB = 2**30
 ENSEMBLES = ("auto", "demo")
