@@ -120,7 +120,6 @@ def run_blend(workspace: Workspace, spec: BlendSpec) -> BlendResult:
     rungs = build_rungs(
         panel, fitted.predict_set(panel.p_MNL), p_crossfit_NL, blend_id, _without_second_level(spec, panel)
     )
-    losses_MN = np.stack([slice_losses(panel.y_NL, p_NL) for p_NL in panel.p_MNL])
     names, blend_N = [member.name for member in panel.members], slice_losses(panel.y_NL, p_crossfit_NL)
     alone = {BLEND_ALONE: slice_losses(panel.y_NL, p_alone_NL)} if spec.post_processing else {}
     result = BlendResult(
@@ -133,8 +132,8 @@ def run_blend(workspace: Workspace, spec: BlendSpec) -> BlendResult:
         differences=_differences(panel, rungs, alone),
         rates=_rates(fitted, panel),
         scores=scores_of(panel.y_NL, p_crossfit_NL, panel.patient_N, panel.series_N),
-        optimism=choices(fitted.blender, losses_MN, panel.patient_N),
-        members_compared=member_losses(losses_MN, names, blend_N, panel.patient_N),
+        optimism=choices(fitted.blender, panel.member_losses, panel.patient_N),
+        members_compared=member_losses(panel.member_losses, names, blend_N, panel.patient_N),
         ways_compared=ways_tried(fitted.blender),
     )
     _write(workspace, result)
@@ -171,10 +170,14 @@ def _blend_id(spec: BlendSpec, panel: Panel) -> str:
 
 
 def _differences(panel: Panel, rungs: list[Rung], others: dict[str, np.ndarray]) -> dict[str, Interval]:
-    losses = {rung.name: slice_losses(panel.y_NL, rung.p_crossfit_NL) for rung in rungs} | others
+    compared = (PRIOR, BEST_SINGLE, EQUAL_MEAN, WITHOUT_SECOND_LEVEL)
+    losses = {
+        rung.name: slice_losses(panel.y_NL, rung.p_crossfit_NL) for rung in rungs if rung.name in (*compared, BLEND)
+    }
+    losses |= others
     return {
         name: difference_interval(losses[BLEND], losses[name], panel.patient_N)
-        for name in (PRIOR, BEST_SINGLE, EQUAL_MEAN, WITHOUT_SECOND_LEVEL, *others)
+        for name in (*compared, *others)
         if name in losses
     }
 

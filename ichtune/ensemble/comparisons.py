@@ -9,12 +9,13 @@ import numpy as np
 
 from ichtune.ensemble.blenders.auto import Auto
 from ichtune.ensemble.blenders.base import Blender
+from ichtune.ensemble.ladder import BEST_SINGLE
 from ichtune.ensemble.scores.bootstrap import Interval
 from ichtune.ensemble.scores.differences import differences_to_reference
 from ichtune.ensemble.scores.optimism import Optimism, expected_optimism
 
-#: Names of the choices that a blend makes by loss.
-BEST_MEMBER, WAY = "best_single", "blender"
+#: The choice of a way to blend; that of a member is called as its rung is.
+WAY = "blender"
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def choices(blender: Blender, losses_MN: np.ndarray, patient_N: np.ndarray) -> d
     if len(np.unique(patient_N)) < 2:
         return found
     if len(losses_MN) > 1:
-        found[BEST_MEMBER] = expected_optimism(losses_MN.T, patient_N)
+        found[BEST_SINGLE] = expected_optimism(losses_MN.T, patient_N)
     if isinstance(blender, Auto) and blender.judged_ is not None:
         found[WAY] = expected_optimism(*blender.judged_, tolerance=blender.tolerance)
     return found

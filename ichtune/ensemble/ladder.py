@@ -61,8 +61,7 @@ def build_rungs(
     """
     y_NL, p_MNL, fold_N = panel.y_NL, panel.p_MNL, panel.fold_N
     n_labels = y_NL.shape[1]
-    losses_MN = _slice_losses_of_members(panel)
-    best = int(losses_MN.mean(axis=1).argmin())
+    losses_MN, best = panel.member_losses, best_member(panel)
     p_mean_NL = EqualMean().fit(p_MNL, y_NL).predict(p_MNL)
 
     def prior_of(fit_rows: np.ndarray, predict_rows: np.ndarray) -> np.ndarray:
@@ -142,8 +141,4 @@ def predict_rungs(
 
 def best_member(panel: Panel) -> int:
     """Return the row of the member with the lowest out-of-fold loss; of equals the first."""
-    return int(_slice_losses_of_members(panel).mean(axis=1).argmin())
-
-
-def _slice_losses_of_members(panel: Panel) -> np.ndarray:
-    return np.stack([slice_losses(panel.y_NL, p_NL) for p_NL in panel.p_MNL])
+    return int(panel.member_losses.mean(axis=1).argmin())

@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 
 from ichtune.ensemble.blend import BLEND_ALONE
-from ichtune.ensemble.blenders.auto import Tried
 from ichtune.ensemble.ladder import BEST_SINGLE, BLEND, EQUAL_MEAN, PRIOR, SINGLE_PREFIX, WITHOUT_SECOND_LEVEL
 from ichtune.ensemble.members.run_records import run_title
 from ichtune.ensemble.post_processing.chain import Gain
@@ -26,6 +25,7 @@ from ichtune.report.score_facts import (
     ComparedRow,
     LuckRow,
     ScoreTable,
+    chosen_way,
     compared_rows,
     luck_rows,
     score_tables,
@@ -240,8 +240,8 @@ def _members(workspace: Workspace, about: Mapping[str, Any]) -> tuple[MemberRow,
 def _method(about: Mapping[str, Any]) -> str:
     spec = about.get("spec") or {}
     parts = [str(spec["blender"])] if spec.get("blender") else []
-    tried = ((about.get("learned") or {}).get("blender") or {}).get("tried") or []
-    parts += [f"chose {Tried(**one).title}" for one in tried if one.get("chosen")]
+    chosen = chosen_way(about)
+    parts += [f"chose {chosen}"] if chosen else []
     parts += [f"{key} {value}" for key, value in (spec.get("parameters") or {}).items()]
     parts += [f"clip {spec['clip']}"] if "clip" in spec else []
     return ", ".join(part.replace("_", " ") for part in parts)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ichtune.ensemble.blenders.auto import Tried
-from ichtune.ensemble.comparisons import BEST_MEMBER, WAY
+from ichtune.ensemble.comparisons import WAY
+from ichtune.ensemble.ladder import BEST_SINGLE
 from ichtune.ensemble.members.suspicions import FOLD
 from ichtune.labels import LABELS
 
@@ -23,7 +24,7 @@ TITLES = {
     "calibration_error": "expected calibration error",
 }
 MEMBERS, WAYS = "members_compared", "ways_compared"
-CHOICES = {BEST_MEMBER: "the best of {n} runs", WAY: "one of {n} ways to blend"}
+CHOICES = {BEST_SINGLE: "the best of {n} runs", WAY: "one of {n} ways to blend"}
 
 
 @dataclass(frozen=True)
@@ -114,10 +115,15 @@ def luck_rows(about: Mapping[str, Any]) -> tuple[LuckRow, ...]:
     )
 
 
+def chosen_way(about: Mapping[str, Any]) -> str:
+    """Return the way to blend that was chosen, as people call it; empty where none was."""
+    tried = ((about.get("learned") or {}).get("blender") or {}).get("tried") or []
+    return next((Tried(**one).title for one in tried if one.get("chosen")), "")
+
+
 def compared_rows(about: Mapping[str, Any], key: str) -> tuple[ComparedRow, ...]:
     """Return the comparisons of ``members_compared`` or ``ways_compared``, in the order in which they were kept."""
-    tried = ((about.get("learned") or {}).get("blender") or {}).get("tried") or []
-    chosen = {Tried(**one).title for one in tried if one.get("chosen")}
+    chosen = chosen_way(about)
     return tuple(
         ComparedRow(
             title=str(one["name"]),
@@ -125,7 +131,7 @@ def compared_rows(about: Mapping[str, Any], key: str) -> tuple[ComparedRow, ...]
             estimate=one["together"]["estimate"],
             low=one["together"]["low"],
             high=one["together"]["high"],
-            is_chosen=key == WAYS and one["name"] in chosen,
+            is_chosen=key == WAYS and one["name"] == chosen,
         )
         for one in about.get(key) or []
     )

@@ -17,11 +17,12 @@ import pandas as pd
 
 from ichtune.ensemble.members.member_tables import NO_FOLD_MODEL
 from ichtune.ensemble.members.panel import Member, load_panel
+from ichtune.ensemble.members.run_records import SECOND_LEVEL, level_of
 from ichtune.errors import ConfigError, DataError
 from ichtune.labels import N_LABELS
 from ichtune.second_level.embeddings import EmbeddingPart, embedding_parts
 from ichtune.second_level.views import SeriesView, in_series_order, view_of
-from ichtune.second_level_recipe import ALL, LEVEL, SecondLevelRecipe
+from ichtune.second_level_recipe import ALL, SecondLevelRecipe
 from ichtune.tables import P_COLUMNS, PREDICTIONS, read_table
 from ichtune.training.run_folder import inputs_of
 from ichtune.workspace import Workspace
@@ -65,8 +66,7 @@ class LevelInputs:
 
 def is_second_level(workspace: Workspace, recipe_id: str) -> bool:
     """Say whether a run itself learnt from other runs' predictions."""
-    recipe = workspace.run_about(recipe_id).get("recipe")
-    return isinstance(recipe, Mapping) and recipe.get("level") == LEVEL
+    return level_of(workspace.run_about(recipe_id)) == SECOND_LEVEL
 
 
 def first_level_ids(workspace: Workspace) -> list[str]:

@@ -1,31 +1,19 @@
 """Equal mean of log odds: nothing to learn either, but confident members count for more."""
 
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 
-from ichtune.ensemble.blenders.base import Blender, check_fit, check_members
+from ichtune.ensemble.blenders.base import check_members
 from ichtune.ensemble.blenders.blocks import sum_over_blocks
+from ichtune.ensemble.blenders.equal_mean import EqualMean
 from ichtune.ensemble.blenders.logits import from_logits, to_logits
 from ichtune.ensemble.blenders.weighted_mean import PREDICT_ROWS
 
 
 @dataclass
-class EqualMeanLogit(Blender):
+class EqualMeanLogit(EqualMean):
     """Mean of the members' log odds, turned back into a probability."""
-
-    def fit(
-        self,
-        p_MNL: np.ndarray,
-        y_NL: np.ndarray,
-        weight_N: np.ndarray | None = None,
-        group_N: np.ndarray | None = None,
-    ) -> Self:
-        """Note the number of members; see ``Blender.fit``."""
-        check_fit(p_MNL, y_NL, weight_N)
-        self.weights_ = np.full((p_MNL.shape[0], p_MNL.shape[2]), 1.0 / p_MNL.shape[0])
-        return self
 
     def predict(self, p_MNL: np.ndarray) -> np.ndarray:
         """See ``Blender.predict``."""

@@ -18,6 +18,7 @@ from ichtune.ensemble.members.run_records import FIRST_LEVEL, is_foreign, level_
 from ichtune.ensemble.members.suspicions import Suspicion, find_suspicions
 from ichtune.errors import DataError, NothingUsableError
 from ichtune.labels import LABELS, N_LABELS
+from ichtune.metrics import slice_losses
 from ichtune.workspace import Workspace
 
 #: Beyond this many bytes members are kept as float32: what rounding moves is then below 1e-7 of the loss, and sixty
@@ -79,6 +80,11 @@ class Panel:
     collapsed: dict[str, str]
     searches: dict[str, int]
     unfinished: tuple[str, ...]
+
+    @cached_property
+    def member_losses(self) -> np.ndarray:
+        """Weighted log loss of each member and slice, float64 (M, N)."""
+        return np.stack([slice_losses(self.y_NL, p_NL) for p_NL in self.p_MNL])
 
     @cached_property
     def suspicions(self) -> tuple[Suspicion, ...]:

@@ -2,8 +2,6 @@ import json
 
 import numpy as np
 import pytest
-import typer
-from typer.testing import CliRunner
 
 from ichtune.cli.blend import blend
 from ichtune.ensemble.post_processing.steps import DEFAULT_STEPS, STEPS
@@ -11,19 +9,8 @@ from ichtune.errors import ConfigError, DataError, IchtuneError
 
 
 @pytest.fixture
-def run(monkeypatch):
-    """Return a function that runs the command alone; deliberate errors come through as they are."""
-    monkeypatch.delenv("ICHTUNE_WORK", raising=False)
-    app = typer.Typer()
-    app.command()(blend)
-
-    def invoke(*arguments):
-        outcome = CliRunner().invoke(app, [str(a) for a in arguments])
-        if outcome.exception is not None and not isinstance(outcome.exception, SystemExit):
-            raise outcome.exception
-        return outcome
-
-    return invoke
+def run(run_alone):
+    return run_alone(blend)
 
 
 def test_json_is_all_there_is_on_stdout(make_blend_workspace, run):

@@ -1,8 +1,6 @@
 import json
 
 import pytest
-import typer
-from typer.testing import CliRunner
 
 from ichtune.cli.report import report
 from ichtune.errors import DataError
@@ -11,19 +9,8 @@ pytestmark = pytest.mark.slow  # whole workspaces are searched, trained, blended
 
 
 @pytest.fixture
-def run(monkeypatch):
-    """Return a function that runs the command alone; deliberate errors come through as they are."""
-    monkeypatch.delenv("ICHTUNE_WORK", raising=False)
-    app = typer.Typer()
-    app.command()(report)
-
-    def invoke(*arguments):
-        outcome = CliRunner().invoke(app, [str(a) for a in arguments])
-        if outcome.exception is not None and not isinstance(outcome.exception, SystemExit):
-            raise outcome.exception
-        return outcome
-
-    return invoke
+def run(run_alone):
+    return run_alone(report)
 
 
 def test_the_page_lies_in_the_workspace_unless_said_otherwise(make_blend_workspace, run, tmp_path):

@@ -1,8 +1,6 @@
 import json
 
 import pytest
-import typer
-from typer.testing import CliRunner
 
 from ichtune.cli.blend import blend
 from ichtune.cli.score import score
@@ -12,20 +10,8 @@ pytestmark = pytest.mark.slow  # whole workspaces are searched, trained, blended
 
 
 @pytest.fixture
-def run(monkeypatch):
-    """Return a function that runs one of the two commands; deliberate errors come through as they are."""
-    monkeypatch.delenv("ICHTUNE_WORK", raising=False)
-    app = typer.Typer()
-    app.command()(blend)
-    app.command()(score)
-
-    def invoke(*arguments):
-        outcome = CliRunner().invoke(app, [str(a) for a in arguments])
-        if outcome.exception is not None and not isinstance(outcome.exception, SystemExit):
-            raise outcome.exception
-        return outcome
-
-    return invoke
+def run(run_alone):
+    return run_alone(blend, score)
 
 
 @pytest.fixture

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import typer
-from typer.testing import CliRunner
 
 from ichtune.cli.main import main
 from ichtune.cli.stack import DEFAULT_RECIPES, _chosen, stack
@@ -31,19 +29,8 @@ GAUSSIAN = replace(KERNEL, model="gaussian")
 
 
 @pytest.fixture
-def run(monkeypatch):
-    """Return a function that runs the command alone; deliberate errors come through as they are."""
-    monkeypatch.delenv("ICHTUNE_WORK", raising=False)
-    app = typer.Typer()
-    app.command()(stack)
-
-    def invoke(*arguments):
-        outcome = CliRunner().invoke(app, [str(a) for a in arguments])
-        if outcome.exception is not None and not isinstance(outcome.exception, SystemExit):
-            raise outcome.exception
-        return outcome
-
-    return invoke
+def run(run_alone):
+    return run_alone(stack)
 
 
 @pytest.fixture(autouse=True)
